@@ -1,0 +1,139 @@
+"""Builds the objects and joins them; the only file that knows all of them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import secrets
+import sys
+from typing import Any
+
+from flask import Flask, Response
+from flask.sessions import SessionInterface
+from limits.strategies import FixedWindowRateLimiter
+from werkzeug.exceptions import HTTPException
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+from .alarms import Alarms
+from .endpoint import HEADERS, Endpoint
+from .errors import ConfigurationError
+from .identity import Identity
+from .limits import Limits, MemoryCounts
+from .matcher import Matcher
+from .rules import Times
+from .settings import Settings
+from .stores.base import Store
+from .stores.memory import MemoryStore
+from .tickets import Desk
+from .wire import WRITE_SECONDS, HangupWatch
+
+log = logging.getLogger(__name__)
+
+
+class Spacerift:
+    """The Flask extension: a signal server, mounted in an application.
+
+        app = Flask(__name__)
+        Spacerift(app)
+
+    Attributes:
+        settings: the values in force.
+        store: where offers and pairs are kept.
+        matcher: links requests.
+    """
+
+    def __init__(self, app: Flask | None = None, settings: Settings | None = None) -> None:
+        self.settings = settings
+        if app is not None:
+            self.init_app(app)
+
+    def init_app(self, app: Flask) -> None:
+        """Mount the endpoint and make what it needs.
+
+        Raises:
+            ConfigurationError: a setting has a bad value.
+        """
+        settings = self.settings = self.settings or Settings.from_env(os.environ)
+        alarms = Alarms()
+        limits = Limits(FixedWindowRateLimiter(MemoryCounts()), settings)
+        self.desk = Desk(held_per_address=settings.held_per_address, max_waiting=settings.max_waiting)
+        self.store = store_of(settings)
+        self.matcher = Matcher(self.store, self.desk, limits, alarms)
+        endpoint = Endpoint(
+            settings=settings,
+            identity=Identity(settings.secret_key or secrets.token_urlsafe(32)),
+            limits=limits,
+            matcher=self.matcher,
+            alarms=alarms,
+            hangups=HangupWatch(),
+            is_ready=self.store.is_ready,
+        )
+        app.register_blueprint(endpoint.blueprint(), url_prefix=settings.url_prefix)
+        app.extensions["spacerift"] = self
+
+    def statistics(self) -> dict[str, int]:
+        """Counts, without a signal, an address or a namespace."""
+        return self.store.statistics() | {"held": len(self.desk)}
+
+    def shutdown(self) -> None:
+        """Answer every held request now, and take no more."""
+        self.matcher.shutdown()
+
+
+def create_app(settings: Settings | None = None) -> Flask:
+    """The application that `gunicorn` and `flask` run: the endpoint, its demo page, and nothing else."""
+    app = Flask("signal_server", static_folder=None)
+    app.session_interface = _NoSessions()
+    rift = Spacerift(app, settings)
+    assert rift.settings is not None
+    if rift.settings.trusted_proxies:
+        hops = rift.settings.trusted_proxies
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops)  # type: ignore[method-assign]
+    app.register_error_handler(HTTPException, _http_error)
+    return app
+
+
+def serve() -> Flask:
+    """`create_app` for a server's command line: a bad setting is one line, and no stack."""
+    try:
+        return create_app()
+    except ConfigurationError as error:
+        log.error("%s", error)
+        sys.exit(4)  # gunicorn's code for an application that does not load: it stops, and does not try again
+
+
+def store_of(settings: Settings) -> Store:
+    times = Times(
+        request=_ms(settings.request_timeout),
+        answer=_ms(settings.answer_timeout),
+        write=_ms(WRITE_SECONDS),
+        pair_memory=_ms(settings.pair_memory_ttl),
+    )
+    return MemoryStore(times, sweep_ms=_ms(settings.pair_memory_sweep))
+
+
+def _ms(seconds: float) -> int:
+    return max(1, round(seconds * 1000)) if seconds else 0
+
+
+def _http_error(error: HTTPException) -> Response:
+    """What Flask itself refuses (404, 405, an exception of ours) in the form of all other refusals."""
+    code = error.code or 500
+    name = (error.name or "ERROR").upper().replace(" ", "_")
+    fields = {"TYPE": name, "DETAIL": (error.name or "error").lower()}
+    response = Response(json.dumps(fields), code, HEADERS)
+    allowed = getattr(error, "valid_methods", None)
+    if allowed:
+        response.headers["Allow"] = ", ".join(allowed)
+    return response
+
+
+class _NoSessions(SessionInterface):
+    """Nothing here has a session, and opening one for each request takes time."""
+
+    def open_session(self, app: Flask, request: Any) -> None:
+        return None
+
+    def save_session(self, app: Flask, session: Any, response: Any) -> None:
+        pass

@@ -1,0 +1,148 @@
+"""One request, from the decision to the reply; the same for every store.
+
+    open a ticket ─► decide (atomic) ─► deliver ─► wait ─► begin to write ─► finish
+
+A reply that names a handover (`DEMOTE`, `ANSWER`) is not done when it is decided: what could not be written
+goes back to the store, and only what was written lets the other peer hear `DELIVERED`.
+"""
+
+from __future__ import annotations
+
+import time
+
+from .alarms import Alarms
+from .errors import HungUp, SignalError, Unavailable
+from .identity import Caller
+from .limits import Limits
+from .messages import ANSWER, BOUNCE, DEMOTE, NO_PEER, Arrival, Reply, Request
+from .stores.base import Outcome, Store
+from .tickets import Desk, Ticket
+from .wire import Connection
+
+
+class Matcher:
+    """Links the requests of this process with those of all that share its store."""
+
+    def __init__(self, store: Store, desk: Desk, limits: Limits, alarms: Alarms) -> None:
+        self._store = store
+        self._desk = desk
+        self._limits = limits
+        self._alarms = alarms
+        self._wakes_at: float | None = None
+
+    def exchange(self, request: Request, caller: Caller, connection: Connection, *, waited: float) -> Reply:
+        """Take a request and hold it until its reply is decided.
+
+        Args:
+            waited: seconds since the request came in.
+
+        Raises:
+            SignalError: it is refused.
+            HungUp: the client left.
+        """
+        ticket = self._desk.open(caller)
+        try:
+            refusal = self._decide(request, ticket, waited)
+            self._wait(ticket, connection)
+        finally:
+            self._desk.close(ticket)
+        if isinstance(ticket.result, Reply):
+            if refusal is not None and ticket.result.type == NO_PEER:
+                raise refusal
+            return ticket.result
+        raise ticket.result or HungUp
+
+    def begin(self, reply: Reply, caller: Caller, connection: Connection) -> Reply:
+        """Just before a reply is written: take what is written indeed."""
+        if self._desk.is_shut:
+            connection.stop_reading()
+        if reply.type not in (ANSWER, DEMOTE):
+            return reply
+        if not connection.is_open():
+            self.finish(reply, written=False)
+            return Reply(NO_PEER)
+        if reply.type == ANSWER:
+            if not self._apply(self._store.claim(reply.nonce)).good:
+                return Reply(NO_PEER)  # too late: the responder was told that we are gone
+            # Before the write, after which the initiator may be back before we know that it was done.
+            self._limits.count_pairing(caller.peer)
+        return reply
+
+    def finish(self, reply: Reply, *, written: bool) -> None:
+        """The reply that `begin` gave was written to an open connection, or could not be."""
+        if reply.type == ANSWER:
+            outcome = self._store.settle(reply.nonce, written=written)
+            if outcome.responder is not None:
+                self._limits.count_pairing(outcome.responder)
+            self._apply(outcome)
+        elif reply.type == DEMOTE and not written:
+            self._apply(self._store.release(reply.nonce))
+
+    def shutdown(self) -> None:
+        """Answer every held request now, and take no more."""
+        for ticket in self._desk.shut():
+            self._turn_away(ticket)
+
+    # --- the parts of an exchange --------------------------------------------------------------------------
+
+    def _decide(self, request: Request, ticket: Ticket, waited: float) -> SignalError | None:
+        """Ask the store. Returns what a `NO_PEER` means instead, where the request may not wait."""
+        arrival = Arrival(
+            ticket=ticket.id,
+            pool=request.pool,
+            peer=ticket.caller.peer,
+            bearer=ticket.caller.bearer,
+            signal=request.signal,
+            digest=request.digest,
+            waited_ms=round(waited * 1000),
+        )
+        refusal = None if request.is_answer else self._desk.refusal(ticket)
+        if request.nonce is not None:
+            if request.type == BOUNCE:
+                outcome = self._store.bounce(arrival, request.nonce, may_wait=refusal is None)
+            else:
+                outcome = self._store.answer(arrival, request.nonce)
+            if self._apply(outcome).good:
+                return refusal
+        self._limits.count_connect(ticket.caller.peer)
+        may_wait = refusal is None and not request.is_answer
+        self._apply(self._store.connect(arrival, may_wait=may_wait))
+        return refusal
+
+    def _wait(self, ticket: Ticket, connection: Connection) -> None:
+        if ticket.result is not None:
+            return
+        if self._desk.is_shut:
+            self._turn_away(ticket)
+        unwatch = connection.watch(ticket.hang_up)
+        try:
+            ticket.wait()
+        finally:
+            unwatch()
+        if ticket.result is None and not self._apply(self._store.withdraw(ticket.id)).good:
+            ticket.wait()  # too late to leave: the reply is decided, and `begin` finds the connection closed
+
+    def _turn_away(self, ticket: Ticket) -> None:
+        if self._apply(self._store.withdraw(ticket.id)).good:
+            ticket.resolve(Unavailable("shutting down"))
+
+    def _apply(self, outcome: Outcome) -> Outcome:
+        """Hand out what was decided. The store's lock is free by now."""
+        for delivery in outcome.deliveries:
+            if not self._desk.resolve(delivery.ticket, delivery.reply):
+                self.finish(delivery.reply, written=False)
+        self._arm(outcome.next_ms)
+        return outcome
+
+    def _arm(self, next_ms: int | None) -> None:
+        """Let `expire` run when something runs out of time."""
+        if next_ms is None:
+            return
+        due = time.monotonic() + next_ms / 1000
+        if self._wakes_at is None or due < self._wakes_at:
+            self._wakes_at = due
+            self._alarms.after(next_ms / 1000, self._expire)
+
+    def _expire(self) -> None:
+        self._wakes_at = None
+        self._apply(self._store.expire())

@@ -1,0 +1,83 @@
+"""What every store promises. There is one matcher, and it does not ask which store it has."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+
+from ..messages import Arrival, Delivery
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one atomic step decided.
+
+    Attributes:
+        deliveries: replies for requests that are open in this process. An event may also decide those of
+            others: whose request has run out of time, or was returned and matched.
+        good: `answer`, `bounce`: the nonce was good. `withdraw`: no reply will come. `claim`: write it now.
+        responder: `settle`: the peer whose answer was delivered.
+        next_ms: in how many ms `expire` has something to do; None if nothing will run out of time.
+    """
+
+    deliveries: list[Delivery] = field(default_factory=list)
+    good: bool = True
+    responder: str | None = None
+    next_ms: int | None = None
+
+
+class Store(ABC):
+    """The state of the server. Each method is atomic, over all processes that share the store.
+
+    Raises, each of them:
+        Unavailable: the store is away; nothing is known to have happened.
+    """
+
+    @abstractmethod
+    def connect(self, arrival: Arrival, *, may_wait: bool) -> Outcome:
+        """Match a newcomer with the oldest offer that it may meet (`DEMOTE`), or let it wait (no delivery),
+        or tell it that there is nobody (`NO_PEER`), if it may not wait."""
+
+    @abstractmethod
+    def answer(self, arrival: Arrival, nonce: str) -> Outcome:
+        """Take an answer. Not `good`: nothing was changed.
+
+        The initiator gets an `ANSWER`, whose process must `claim` it, write it and `settle` it. Then the
+        responder gets its own reply, within 3 s: `DELIVERED`, or the next `DEMOTE`, or `NO_PEER`.
+        """
+
+    @abstractmethod
+    def bounce(self, arrival: Arrival, nonce: str, *, may_wait: bool) -> Outcome:
+        """Give the offer back and take the bouncing peer's own. Not `good`: nothing was changed."""
+
+    @abstractmethod
+    def release(self, nonce: str) -> Outcome:
+        """A `DEMOTE` could not be written."""
+
+    @abstractmethod
+    def claim(self, nonce: str) -> Outcome:
+        """Ask, just before an `ANSWER` is written, whether it may be. `good` at most once for a nonce."""
+
+    @abstractmethod
+    def settle(self, nonce: str, *, written: bool) -> Outcome:
+        """An `ANSWER` was written to the initiator's open connection, or could not be."""
+
+    @abstractmethod
+    def withdraw(self, ticket: str) -> Outcome:
+        """Take a waiting or offered request out. Not `good`: its reply is decided already and will come."""
+
+    @abstractmethod
+    def expire(self) -> Outcome:
+        """End what has run out of time."""
+
+    @abstractmethod
+    def seen(self, key: str, *, seconds: float) -> bool:
+        """Was this key shown before, within `seconds`? It is remembered from now on."""
+
+    @abstractmethod
+    def statistics(self) -> dict[str, int]:
+        """Counts, without a signal, a peer or a namespace."""
+
+    @abstractmethod
+    def is_ready(self) -> bool:
+        """Can it decide now?"""

@@ -1,0 +1,127 @@
+"""The open requests of this process, and how each learns its reply.
+
+A ticket is *resolved*, once, with a reply or a refusal. The thread that holds the request sleeps on the
+ticket's event, which is one way of noticing; nothing in the rules or the stores knows of it.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections import Counter
+
+from .errors import RateLimited, SignalError, Unavailable
+from .identity import Caller
+from .messages import Reply
+
+Result = Reply | SignalError
+
+
+class Ticket:
+    """One open request.
+
+    Attributes:
+        id: unique over all processes.
+        caller: who asks.
+        result: the reply or refusal, once it is decided.
+    """
+
+    __slots__ = ("_event", "caller", "gone", "id", "result")
+
+    def __init__(self, caller: Caller) -> None:
+        self.id = secrets.token_urlsafe(12)
+        self.caller = caller
+        self.result: Result | None = None
+        self.gone = False
+        self._event = threading.Event()
+
+    def resolve(self, result: Result) -> None:
+        self.result = result
+        self._event.set()
+
+    def hang_up(self) -> None:
+        """The client left: whoever waits looks up, and decides what that means."""
+        self.gone = True
+        self._event.set()
+
+    def wait(self) -> None:
+        """Sleep until there is a result or, once, until the client hangs up."""
+        event = self._event
+        event.wait()
+        if self.result is None:
+            # Woken by the hang-up. `resolve` writes the result before it reads the event, so one of the
+            # two notices the other.
+            self._event = threading.Event()
+            if self.result is not None:
+                self._event.set()
+
+
+class Desk:
+    """The tickets of this process.
+
+    Args:
+        held_per_address: requests of one address that may wait at once; None for any number.
+        max_waiting: requests that may wait at once in this process; None for any number.
+    """
+
+    def __init__(self, *, held_per_address: int | None, max_waiting: int | None) -> None:
+        self._held_per_address = held_per_address
+        self._max_waiting = max_waiting
+        self._tickets: dict[str, Ticket] = {}
+        self._held: Counter[str] = Counter()
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def __len__(self) -> int:
+        return len(self._tickets)
+
+    def open(self, caller: Caller) -> Ticket:
+        """Open a ticket.
+
+        Raises:
+            Unavailable: the process is shutting down.
+        """
+        ticket = Ticket(caller)
+        with self._lock:
+            if self._closed:
+                raise Unavailable("shutting down")
+            self._tickets[ticket.id] = ticket
+            self._held[caller.address] += 1
+        return ticket
+
+    def close(self, ticket: Ticket) -> None:
+        with self._lock:
+            if self._tickets.pop(ticket.id, None) is not None:
+                self._held[ticket.caller.address] -= 1
+                if not self._held[ticket.caller.address]:
+                    del self._held[ticket.caller.address]
+
+    def refusal(self, ticket: Ticket) -> SignalError | None:
+        """Why this ticket, which is open, may not wait; None if it may."""
+        if self._held_per_address is not None and self._held[ticket.caller.address] > self._held_per_address:
+            return RateLimited(1)
+        if self._max_waiting is not None and len(self._tickets) > self._max_waiting:
+            return Unavailable("full")
+        return None
+
+    def resolve(self, ticket: str, reply: Reply) -> bool:
+        """Give an open request its reply.
+
+        Returns:
+            False if the request is not open here any more: the reply reaches nobody.
+        """
+        found = self._tickets.get(ticket)
+        if found is None:
+            return False
+        found.resolve(reply)
+        return True
+
+    def shut(self) -> list[Ticket]:
+        """Open no more tickets. Returns those that are open."""
+        with self._lock:
+            self._closed = True
+            return list(self._tickets.values())
+
+    @property
+    def is_shut(self) -> bool:
+        return self._closed
