@@ -14,6 +14,7 @@ from flask import Blueprint, Response, request, send_from_directory
 from . import messages
 from .alarms import Alarms
 from .errors import HungUp, SignalError, Unavailable, Untrusted
+from .ice import ice_servers
 from .identity import Caller, Identity, is_address
 from .limits import Limits
 from .matcher import Matcher
@@ -78,6 +79,7 @@ class Endpoint:
         routes.add_url_rule("/", "page", self.page, methods=["GET"], **root)
         for name in (*SHARED_FILES, *PAGE_FILES):
             routes.add_url_rule(f"/{name}", "file", self.file, defaults={"name": name})
+        routes.add_url_rule("/ice", "ice", self.ice)
         routes.add_url_rule("/health", "health", self.health)
         routes.add_url_rule("/ready", "ready", self.ready)
         return routes
@@ -174,6 +176,12 @@ class Endpoint:
         if name in SHARED_FILES:
             self._share(response)
         return _plain(response)
+
+    def ice(self) -> Response:
+        """`GET /ice`: what a peer's `RTCPeerConnection` is given."""
+        response = _json({"iceServers": ice_servers(self._settings, time.time())})
+        self._share(response)
+        return response
 
     def health(self) -> Response:
         """`GET /health`: the process answers."""
