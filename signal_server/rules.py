@@ -103,14 +103,24 @@ class _Pool:
         return not self._offers and not self.pairs
 
     def add(self, offer: _Offer) -> None:
-        peer = offer.arrival.peer
+        places = self._places.setdefault(offer.arrival.peer, [])
         self._offers[offer.place] = offer
-        heapq.heappush(self._places.setdefault(peer, []), offer.place)
-        self._rank(peer)
+        heapq.heappush(places, offer.place)
+        if places[0] == offer.place:
+            heapq.heappush(self._heads, (offer.place, offer.arrival.peer))
 
     def remove(self, offer: _Offer) -> None:
         del self._offers[offer.place]
-        self._rank(offer.arrival.peer)
+        peer = offer.arrival.peer
+        places = self._places[peer]
+        if places[0] != offer.place:
+            return
+        while places and places[0] not in self._offers:
+            heapq.heappop(places)
+        if places:
+            heapq.heappush(self._heads, (places[0], peer))
+        else:
+            del self._places[peer]
 
     def oldest_for(self, peer: str, now_ms: int) -> _Offer | None:
         """The oldest waiting offer of another peer that `peer` has not met."""
@@ -129,16 +139,6 @@ class _Pool:
         for entry in passed_over:
             heapq.heappush(self._heads, entry)
         return found
-
-    def _rank(self, peer: str) -> None:
-        """Let `_heads` know of the peer's oldest offer, if it has one."""
-        places = self._places[peer]
-        while places and places[0] not in self._offers:
-            heapq.heappop(places)
-        if places:
-            heapq.heappush(self._heads, (places[0], peer))
-        else:
-            del self._places[peer]
 
 
 class Rules:

@@ -1,0 +1,23 @@
+"""Fixtures for all tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from live import Server
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """One server with the protocol's times, without limits, for the tests that need nothing else."""
+    with Server() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def quick() -> Iterator[Server]:
+    """One server with short times: 1 s for a request, 0.4 s for an answer."""
+    with Server(REQUEST_TIMEOUT=1, ANSWER_TIMEOUT=0.4) as running:
+        yield running

@@ -1,0 +1,380 @@
+"""The rules, one sentence of the protocol at a time. Time is an argument, in ms."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import pytest
+
+from signal_server.messages import Arrival, Delivery, Reply
+from signal_server.pairs import PairMemory
+from signal_server.rules import Rules, Times
+
+TIMES = Times(request=15_000, answer=5_000, write=3_000, pair_memory=3_600_000)
+
+
+def counting() -> Callable[[], str]:
+    numbers = itertools.count(1)
+    return lambda: f"nonce-{next(numbers)}"
+
+
+class Game:
+    """The rules with a clock, played by peers whose tickets, signals and fingerprints bear their names."""
+
+    def __init__(self) -> None:
+        self.rules = Rules(TIMES)
+        self.nonces = counting()
+        self.now_ms = 0
+        self.expired: list[str] = []
+
+    def at(self, seconds: float) -> Game:
+        self.now_ms = round(seconds * 1000)
+        self.expired = told(self.rules.expire(nonces=self.nonces, now_ms=self.now_ms))
+        return self
+
+    def connect(self, who: str, *, pool: str = "open:", may_wait: bool = True) -> list[str]:
+        return told(
+            self.rules.connect(arrival(who, pool), may_wait=may_wait, nonces=self.nonces, now_ms=self.now_ms)
+        )
+
+    def answer(self, who: str, nonce: str, *, pool: str = "open:", text: str = "") -> list[str] | None:
+        it = arrival(who, pool, text)
+        return told(self.rules.answer(it, nonce, nonces=self.nonces, now_ms=self.now_ms))
+
+    def bounce(self, who: str, nonce: str, *, pool: str = "open:") -> list[str] | None:
+        it = arrival(who, pool)
+        return told(self.rules.bounce(it, nonce, may_wait=True, nonces=self.nonces, now_ms=self.now_ms))
+
+    def release(self, nonce: str) -> list[str]:
+        return told(self.rules.release(nonce, nonces=self.nonces, now_ms=self.now_ms))
+
+    def settle(self, nonce: str, *, written: bool = True) -> list[str]:
+        if written:
+            assert self.rules.claim(nonce)
+        settled = self.rules.settle(nonce, written=written, nonces=self.nonces, now_ms=self.now_ms)
+        return told(settled.deliveries)
+
+    def link(self, initiator: str, responder: str) -> None:
+        """From a pool in which they meet to a delivered answer."""
+        nonce = f"nonce-{self.next_number()}"
+        assert self.connect(initiator) == []
+        assert self.connect(responder) == [f"{responder} DEMOTE {initiator} {nonce}"]
+        assert self.answer(responder, nonce) is not None
+        assert self.settle(nonce) == [f"{responder} DELIVERED"]
+
+    def next_number(self) -> int:
+        return int(self.nonces().removeprefix("nonce-")) + 1
+
+
+def arrival(who: str, pool: str = "open:", text: str = "") -> Arrival:
+    """`who` may be `name.2`: the second request of that peer."""
+    peer = who.partition(".")[0]
+    signal = text or who
+    return Arrival(ticket=who, pool=pool, peer=peer, bearer=f"of {peer}", signal=signal, digest=signal)
+
+
+def told(deliveries: list[Delivery] | None) -> list[str]:
+    """Deliveries in words, such as `bob DEMOTE alice nonce-1`."""
+    if deliveries is None:
+        return None  # type: ignore[return-value]
+    return [words(each.ticket, each.reply) for each in deliveries]
+
+
+def words(ticket: str, reply: Reply) -> str:
+    return " ".join(filter(None, (ticket, reply.type, reply.signal, reply.nonce)))
+
+
+@pytest.fixture
+def game() -> Game:
+    return Game()
+
+
+def test_two_strangers_link(game: Game) -> None:
+    assert game.connect("alice") == []
+    assert game.connect("bob") == ["bob DEMOTE alice nonce-1"]
+    assert game.answer("bob", "nonce-1", text="yes") == ["alice ANSWER yes nonce-1"]
+    assert game.settle("nonce-1") == ["bob DELIVERED"]
+    assert game.rules.statistics() == {"pools": 1, "waiting": 0, "offered": 0, "handovers": 1, "pairs": 1}
+
+
+def test_the_oldest_offer_comes_first(game: Game) -> None:
+    game.link("a", "b")
+    game.connect("a"), game.connect("b")
+    number = game.next_number()
+    assert game.connect("c") == [f"c DEMOTE a nonce-{number}"]
+    assert game.connect("d") == [f"d DEMOTE b nonce-{number + 1}"]
+
+
+def test_a_peer_never_meets_itself(game: Game) -> None:
+    assert game.connect("alice") == game.connect("alice.2") == game.connect("alice.3") == []
+    assert game.connect("bob") == ["bob DEMOTE alice nonce-1"]
+    assert game.connect("carl") == ["carl DEMOTE alice.2 nonce-2"]
+
+
+def test_pools_never_mix(game: Game) -> None:
+    for pool in ("open:", "open:chess", "signed:", "signed:chess"):
+        assert game.connect(f"in {pool}", pool=pool) == []
+
+
+def test_a_remembered_pair_does_not_meet_until_its_time_is_over(game: Game) -> None:
+    game.link("alice", "bob")
+    game.at(3599.9)
+    assert game.connect("alice") == game.connect("bob") == []
+    game.rules.withdraw("bob")
+    game.at(3600)
+    assert game.connect("bob.2")[0].startswith("bob.2 DEMOTE alice")
+
+
+def test_pairs_are_kept_for_each_pool_apart(game: Game) -> None:
+    game.link("alice", "bob")
+    game.connect("alice", pool="open:chess")
+    assert game.connect("bob", pool="open:chess")[0].startswith("bob DEMOTE alice")
+
+
+def test_a_sweep_deletes_old_pairs_and_nothing_else(game: Game) -> None:
+    game.link("alice", "bob")
+    game.at(1800).link("carl", "dora")
+    game.at(3600).rules.sweep(now_ms=3_600_000)
+    assert game.rules.statistics()["pairs"] == 1
+    game.at(5400).rules.sweep(now_ms=5_400_000)
+    assert game.rules.statistics() == dict.fromkeys(game.rules.statistics(), 0)
+
+
+def test_a_pair_that_meets_again_is_remembered_anew(game: Game) -> None:
+    game.link("alice", "bob")
+    game.at(3600).link("alice", "bob")
+    game.rules.sweep(now_ms=3_600_000)
+    assert game.rules.statistics()["pairs"] == 1
+
+
+def test_an_offered_request_is_handed_to_nobody_else(game: Game) -> None:
+    game.connect("alice")
+    game.connect("bob")
+    assert game.connect("carl") == []
+
+
+def test_who_may_not_wait_is_told_at_once_and_leaves_nothing(game: Game) -> None:
+    assert game.connect("alice", may_wait=False) == ["alice NO_PEER"]
+    assert game.rules.statistics() == dict.fromkeys(game.rules.statistics(), 0)
+
+
+def test_a_request_waits_from_its_receipt(game: Game) -> None:
+    late = Arrival("slow", "open:", "slow", "of slow", "s", "s", waited_ms=4_000)
+    assert game.rules.connect(late, may_wait=True, nonces=game.nonces, now_ms=0) == []
+    assert game.rules.next_deadline_ms() == 11_000
+    assert game.at(10.999).expired == []
+    assert game.at(11).expired == ["slow NO_PEER"]
+
+
+def test_a_late_offer_extends_the_hold(game: Game) -> None:
+    game.connect("alice")
+    game.at(14.9).connect("bob")
+    assert game.at(19.8).expired == []
+    assert game.answer("bob", "nonce-1") == ["alice ANSWER bob nonce-1"]
+
+
+def test_no_answer_in_time_returns_the_offer_and_voids_the_nonce(game: Game) -> None:
+    game.connect("alice")
+    game.connect("bob")
+    assert game.at(4.999).expired == []
+    assert game.at(5).expired == []
+    assert game.answer("bob", "nonce-1") is None
+    assert game.connect("carl") == ["carl DEMOTE alice nonce-2"]
+
+
+def test_returned_after_its_time_it_ends_at_once(game: Game) -> None:
+    game.connect("alice")
+    game.at(14).connect("bob")
+    assert game.at(18.9).expired == []
+    assert game.at(19).expired == ["alice NO_PEER"]
+
+
+def test_returned_in_time_it_still_ends_at_its_time(game: Game) -> None:
+    game.connect("alice")
+    game.connect("bob")
+    assert game.rules.next_deadline_ms() == 5_000
+    game.at(5)
+    assert game.rules.next_deadline_ms() == 15_000
+    assert game.at(15).expired == ["alice NO_PEER"]
+
+
+def test_a_returned_offer_is_matched_at_once_and_the_older_stays_the_initiator(game: Game) -> None:
+    game.connect("alice")
+    game.connect("bob")
+    assert game.at(1).connect("carl") == []
+    assert game.at(5).expired == ["carl DEMOTE alice nonce-2"]
+    assert game.answer("carl", "nonce-2", text="yes") == ["alice ANSWER yes nonce-2"]
+
+
+def test_a_returned_offer_may_be_the_younger_one(game: Game) -> None:
+    game.link("old", "new")
+    game.connect("old"), game.connect("new")  # they have met: both wait
+    number = game.next_number()
+    assert game.connect("x") == [f"x DEMOTE old nonce-{number}"]
+    assert game.connect("y") == [f"y DEMOTE new nonce-{number + 1}"]
+    assert game.connect("z") == []
+    assert game.release(f"nonce-{number + 1}") == [f"z DEMOTE new nonce-{number + 2}"]
+    assert game.connect("w") == []
+    assert game.release(f"nonce-{number}") == [f"w DEMOTE old nonce-{number + 3}"]
+
+
+def test_an_unwritten_demote_gives_the_offer_back(game: Game) -> None:
+    game.connect("alice")
+    game.connect("bob")
+    assert game.release("nonce-1") == []
+    assert game.release("nonce-1") == []
+    assert game.connect("carl") == ["carl DEMOTE alice nonce-2"]
+
+
+def test_a_bounced_offer_returns_to_its_old_place(game: Game) -> None:
+    game.link("alice", "anna")
+    game.connect("alice"), game.connect("anna")
+    number = game.next_number()
+    assert game.connect("bob") == [f"bob DEMOTE alice nonce-{number}"]
+    assert game.bounce("bob", f"nonce-{number}") == [f"bob DEMOTE anna nonce-{number + 1}"]
+    assert game.connect("carl") == [f"carl DEMOTE alice nonce-{number + 2}"]
+
+
+def test_who_bounces_is_held_with_its_own_offer_and_the_two_are_a_pair(game: Game) -> None:
+    game.connect("alice")
+    game.connect("bob")
+    assert game.bounce("bob", "nonce-1") == []
+    assert game.rules.statistics()["waiting"] == 2
+    assert game.connect("carl") == ["carl DEMOTE alice nonce-2"]
+    assert game.connect("dora") == ["dora DEMOTE bob nonce-3"]
+
+
+@pytest.mark.parametrize("nonce", ["nonce-9", "", "nonce-1\0", "nonce-11"])
+def test_a_forged_nonce_disturbs_no_one(game: Game, nonce: str) -> None:
+    game.connect("alice")
+    game.connect("bob")
+    assert game.answer("eve", nonce) is None
+    assert game.bounce("eve", nonce) is None
+    assert game.answer("bob", "nonce-1") == ["alice ANSWER bob nonce-1"]
+
+
+def test_a_nonce_is_good_only_in_its_pool_and_for_its_bearer(game: Game) -> None:
+    game.connect("alice")
+    game.connect("bob")
+    assert game.answer("bob", "nonce-1", pool="open:chess") is None
+    assert game.answer("eve", "nonce-1") is None
+    assert game.bounce("eve", "nonce-1") is None
+    assert game.answer("bob", "nonce-1") == ["alice ANSWER bob nonce-1"]
+
+
+def test_a_spent_nonce_is_void(game: Game) -> None:
+    game.connect("alice")
+    game.connect("bob")
+    game.bounce("bob", "nonce-1")
+    assert game.answer("bob.2", "nonce-1") is None
+    assert game.bounce("bob.2", "nonce-1") is None
+
+
+def test_another_answer_to_the_same_offer_is_void(game: Game) -> None:
+    game.connect("alice")
+    game.connect("bob")
+    game.answer("bob", "nonce-1", text="yes")
+    assert game.answer("bob.2", "nonce-1", text="no") is None
+    assert game.bounce("bob.2", "nonce-1") is None
+    game.settle("nonce-1")
+    assert game.answer("bob.2", "nonce-1", text="no") is None
+    assert game.bounce("bob.2", "nonce-1") is None
+
+
+def test_a_repeat_is_delivered_again_and_nothing_is_sent_twice(game: Game) -> None:
+    game.connect("alice")
+    game.connect("bob")
+    game.answer("bob", "nonce-1", text="yes")
+    assert game.answer("bob.2", "nonce-1", text="yes") == []  # while it is on its way
+    assert game.settle("nonce-1") == ["bob DELIVERED", "bob.2 DELIVERED"]
+    assert game.at(4.999).answer("bob.3", "nonce-1", text="yes") == ["bob.3 DELIVERED"]
+    assert game.at(5).answer("bob.4", "nonce-1", text="yes") is None
+
+
+def test_a_good_nonce_stays_a_ticket_when_the_other_peer_has_gone(game: Game) -> None:
+    game.connect("alice")
+    game.connect("bob")
+    assert game.rules.withdraw("alice")
+    assert game.answer("bob", "nonce-1") == ["bob NO_PEER"]
+    game.connect("alice.2")
+    game.connect("carl")
+    assert game.rules.withdraw("alice.2")
+    game.connect("dora")
+    assert game.answer("carl", "nonce-2") == ["carl DEMOTE dora nonce-3"]
+
+
+def test_a_failed_write_sends_the_responder_on(game: Game) -> None:
+    game.connect("alice")
+    game.connect("bob")
+    game.answer("bob", "nonce-1")
+    assert game.connect("carl") == []
+    assert game.settle("nonce-1", written=False) == ["bob DEMOTE carl nonce-2"]
+    assert game.rules.statistics()["pairs"] == 0
+    assert game.answer("bob", "nonce-1") is None
+
+
+def test_what_is_not_known_to_be_written_in_time_is_gone(game: Game) -> None:
+    game.connect("alice")
+    game.connect("bob")
+    game.answer("bob", "nonce-1")
+    assert game.rules.claim("nonce-1")
+    assert game.at(2.999).expired == []
+    assert game.at(3).expired == ["bob NO_PEER"]
+    assert not game.rules.claim("nonce-1")
+    settled = game.rules.settle("nonce-1", written=True, nonces=game.nonces, now_ms=game.now_ms)
+    assert settled.deliveries == []
+    assert settled.responder is None
+    assert game.rules.statistics()["pairs"] == 0
+
+
+def test_an_answer_is_claimed_once(game: Game) -> None:
+    game.connect("alice")
+    game.connect("bob")
+    assert not game.rules.claim("nonce-1")
+    game.answer("bob", "nonce-1")
+    assert game.rules.claim("nonce-1")
+    assert not game.rules.claim("nonce-1")
+    assert not game.rules.claim("nonce-2")
+
+
+def test_withdraw_is_true_exactly_if_no_reply_will_come(game: Game) -> None:
+    game.connect("alice")
+    assert game.rules.withdraw("alice")
+    assert not game.rules.withdraw("alice")
+    assert game.connect("bob") == []
+    game.connect("carl")
+    assert not game.rules.withdraw("carl")  # it was told DEMOTE
+    assert game.rules.withdraw("bob")
+    assert game.rules.next_deadline_ms() == 5_000  # the nonce that carl holds
+    assert game.at(5).expired == []
+    game.rules.sweep(now_ms=5_000)
+    assert game.rules.statistics() == dict.fromkeys(game.rules.statistics(), 0)
+
+
+def test_a_match_steps_over_those_it_has_met_and_not_over_the_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    """100,000 wait, of a peer that met all the others; the newcomer has met three that wait longer."""
+    game = Game()
+    met = ("a", "b", "c")
+    pairs = game.rules._pool("open:").pairs
+    for one, other in itertools.combinations((*met, "crowd"), 2):
+        pairs.remember(one, other, until_ms=10**9)
+    for one in met:
+        pairs.remember(one, "newcomer", until_ms=10**9)
+        assert game.connect(one) == []
+    for number in range(100_000):
+        assert game.connect(f"crowd.{number}") == []
+
+    steps = 0
+    have_met = PairMemory.have_met
+
+    def counted(self: PairMemory, one: str, other: str, *, now_ms: int) -> bool:
+        nonlocal steps
+        steps += 1
+        return have_met(self, one, other, now_ms=now_ms)
+
+    monkeypatch.setattr(PairMemory, "have_met", counted)
+    assert game.connect("newcomer")[0].startswith("newcomer DEMOTE crowd.0")
+    assert game.connect("crowd.last") == []
+    assert game.connect("newcomer.2")[0].startswith("newcomer.2 DEMOTE crowd.1")
+    assert steps == 4 + 3 + 4
