@@ -7,13 +7,14 @@ import logging
 import os
 import secrets
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 from flask import Flask, Response
 from flask.sessions import SessionInterface
 from limits.strategies import FixedWindowRateLimiter
+from werkzeug.datastructures import Headers
 from werkzeug.exceptions import HTTPException
-from werkzeug.middleware.proxy_fix import ProxyFix
 
 from .alarms import Alarms
 from .endpoint import HEADERS, Endpoint
@@ -22,7 +23,7 @@ from .identity import Identity
 from .limits import Limits, MemoryCounts
 from .matcher import Matcher
 from .rules import Times
-from .settings import Settings
+from .settings import Settings, sources
 from .stores.base import Store
 from .stores.memory import MemoryStore
 from .tickets import Desk
@@ -31,36 +32,26 @@ from .wire import WRITE_SECONDS, HangupWatch
 log = logging.getLogger(__name__)
 
 
-class Spacerift:
-    """The Flask extension: a signal server, mounted in an application.
-
-        app = Flask(__name__)
-        Spacerift(app)
+class Rift:
+    """One signal server: what the endpoint of one application works with, as `app.extensions["spacerift"]`.
 
     Attributes:
         settings: the values in force.
+        sources: where each of them comes from, by name; see `settings.sources`.
         store: where offers and pairs are kept.
         matcher: links requests.
+        desk: the open requests of this process.
     """
 
-    def __init__(self, app: Flask | None = None, settings: Settings | None = None) -> None:
+    def __init__(self, settings: Settings, sources: Mapping[str, str]) -> None:
         self.settings = settings
-        if app is not None:
-            self.init_app(app)
-
-    def init_app(self, app: Flask) -> None:
-        """Mount the endpoint and make what it needs.
-
-        Raises:
-            ConfigurationError: a setting has a bad value.
-        """
-        settings = self.settings = self.settings or Settings.from_env(os.environ)
+        self.sources = sources
         alarms = Alarms()
         limits = Limits(FixedWindowRateLimiter(MemoryCounts()), settings)
         self.desk = Desk(held_per_address=settings.held_per_address, max_waiting=settings.max_waiting)
         self.store = store_of(settings)
         self.matcher = Matcher(self.store, self.desk, limits, alarms)
-        endpoint = Endpoint(
+        self.endpoint = Endpoint(
             settings=settings,
             identity=Identity(settings.secret_key or secrets.token_urlsafe(32)),
             limits=limits,
@@ -69,8 +60,6 @@ class Spacerift:
             hangups=HangupWatch(),
             is_ready=self.store.is_ready,
         )
-        app.register_blueprint(endpoint.blueprint(), url_prefix=settings.url_prefix)
-        app.extensions["spacerift"] = self
 
     def statistics(self) -> dict[str, int]:
         """Counts, without a signal, an address or a namespace."""
@@ -81,15 +70,41 @@ class Spacerift:
         self.matcher.shutdown()
 
 
+class Spacerift:
+    """The Flask extension: a signal server, mounted in an application.
+
+        app = Flask(__name__)
+        app.config["SPACERIFT_URL_PREFIX"] = "/rift"
+        Spacerift(app)
+
+    Args:
+        settings: in place of what the application's configuration and the environment say.
+    """
+
+    def __init__(self, app: Flask | None = None, settings: Settings | None = None) -> None:
+        self._settings = settings
+        if app is not None:
+            self.init_app(app)
+
+    def init_app(self, app: Flask) -> None:
+        """Mount a signal server of the application's own.
+
+        Raises:
+            ConfigurationError: a setting has a bad value.
+        """
+        settings = self._settings or Settings.from_env(os.environ, app.config)
+        given = dict.fromkeys(settings.__slots__, "application")
+        rift = Rift(settings, given if self._settings else sources(os.environ, app.config))
+        app.extensions["spacerift"] = rift
+        app.register_blueprint(rift.endpoint.blueprint(), url_prefix=settings.url_prefix)
+
+
 def create_app(settings: Settings | None = None) -> Flask:
     """The application that `gunicorn` and `flask` run: the endpoint, its demo page, and nothing else."""
     app = Flask("signal_server", static_folder=None)
+    app.response_class = _Response
     app.session_interface = _NoSessions()
-    rift = Spacerift(app, settings)
-    assert rift.settings is not None
-    if rift.settings.trusted_proxies:
-        hops = rift.settings.trusted_proxies
-        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops)  # type: ignore[method-assign]
+    Spacerift(app, settings)
     app.register_error_handler(HTTPException, _http_error)
     return app
 
@@ -127,6 +142,15 @@ def _http_error(error: HTTPException) -> Response:
     if allowed:
         response.headers["Allow"] = ", ".join(allowed)
     return response
+
+
+class _Response(Response):
+    """Its headers are final as they stand. Werkzeug looks them through once more, which takes time."""
+
+    def get_wsgi_headers(self, environ: Any) -> Headers:
+        if self.direct_passthrough:
+            return self.headers
+        return super().get_wsgi_headers(environ)
 
 
 class _NoSessions(SessionInterface):

@@ -5,15 +5,16 @@ from __future__ import annotations
 import gzip
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from flask import Blueprint, Response, request, send_from_directory
+from flask import Blueprint, Response, current_app, request, send_from_directory
 
 from . import messages
 from .alarms import Alarms
-from .errors import HungUp, SignalError, Unavailable, Untrusted
+from .errors import HungUp, MethodNotAllowed, NotFound, SignalError, Unavailable, Untrusted
 from .ice import ice_servers
 from .identity import Caller, Identity, is_address
 from .limits import Limits
@@ -45,8 +46,10 @@ HEADERS: Final = [
     ("X-Content-Type-Options", "nosniff"),
 ]
 
+METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")  # and HEAD, with GET
+
 Finish = Callable[[bool], None]
-StartResponse = Callable[..., Any]
+View = Callable[..., Response]
 
 
 class Endpoint:
@@ -73,15 +76,29 @@ class Endpoint:
 
     def blueprint(self) -> Blueprint:
         routes = Blueprint("spacerift", __name__)
-        root: dict[str, Any] = {"strict_slashes": False, "provide_automatic_options": False}
-        routes.add_url_rule("/", "signal", self.signal, methods=["POST"], **root)
-        routes.add_url_rule("/", "preflight", self.preflight, methods=["OPTIONS"], **root)
-        routes.add_url_rule("/", "page", self.page, methods=["GET"], **root)
+        views: list[tuple[str, str, str, View]] = [
+            ("/", "POST", "signal", self.signal),
+            ("/", "OPTIONS", "preflight", self.preflight),
+            ("/", "GET", "page", self.page),
+            ("/ice", "GET", "ice", self.ice),
+            ("/health", "GET", "health", self.health),
+            ("/ready", "GET", "ready", self.ready),
+        ]
         for name in (*SHARED_FILES, *PAGE_FILES):
-            routes.add_url_rule(f"/{name}", "file", self.file, defaults={"name": name})
-        routes.add_url_rule("/ice", "ice", self.ice)
-        routes.add_url_rule("/health", "health", self.health)
-        routes.add_url_rule("/ready", "ready", self.ready)
+            views.append((f"/{name}", "GET", name.replace(".", "_"), partial(self.file, name)))
+        left = {path: list(METHODS) for path, _, _, _ in views}
+        for path, method, name, view in views:
+            # A client may leave the last slash out, but not a browser, for the page's links are relative.
+            _add(routes, path, name, view, [method], strict_slashes=method == "GET")
+            left[path].remove(method)
+        # A 405 or 404 of Flask's routing belongs to no blueprint, so an application would answer it in its
+        # own way. But at the application's root, what is not ours is not ours to refuse.
+        for number, (path, methods) in enumerate(left.items()):
+            allowed = ", ".join(["HEAD", *(each for each in METHODS if each not in methods)])
+            refuse = partial(_refusal, MethodNotAllowed("method not allowed"), headers=[("Allow", allowed)])
+            _add(routes, path, f"refuse_{number}", refuse, methods)
+        if self._settings.url_prefix:
+            _add(routes, "/<path:path>", "unknown", lambda path: _refusal(NotFound("not found")), METHODS)
         return routes
 
     # --- the protocol --------------------------------------------------------------------------------------
@@ -89,45 +106,77 @@ class Endpoint:
     def signal(self) -> Response:
         """`POST /`: one request of the protocol."""
         received = time.monotonic()
-        connection = Connection(request.environ, self._alarms, self._hangups)
+        environ = request.environ
+        connection = Connection(environ, self._alarms, self._hangups)
         cors: list[tuple[str, str]] = []
         try:
-            address = self._address(request.environ)
+            address = self._address(environ)
             self._limits.count_address(address)
-            cors = self._cors(request.environ)
-            asked = self._parse(request.environ, connection)
-            caller = self._caller(asked, address, request.environ)
+            cors = self._cors(environ)
+            asked = self._parse(environ, connection)
+            caller = self._caller(asked, address, environ)
             waited = time.monotonic() - received
             reply = self._matcher.exchange(asked, caller, connection, waited=waited)
+            reply = self._matcher.begin(reply, caller, connection)
         except SignalError as refusal:
-            return Refusal(refusal, connection, cors)
+            return _refusal(refusal, connection, cors)
         except HungUp:
-            return Refusal(Unavailable("nobody is there"), connection, cors)
-        return Held(reply, asked, caller, connection, self._matcher, self._alarms, cors)
+            return _refusal(Unavailable("nobody is there"), connection, cors)
+        return self._response(reply, asked.pool, connection, cors)
+
+    def _response(
+        self, reply: Reply, pool: str, connection: Connection, cors: list[tuple[str, str]]
+    ) -> Response:
+        """The response of a reply that was begun. It finishes the reply when it is written, or is not."""
+        status, fields = messages.render(reply, pool)
+        payload = _encode(fields)
+        headers = HEADERS + cors
+        if len(payload) >= WORTH_COMPRESSING:
+            headers.append(("Vary", "Accept-Encoding"))
+            if _accepts_gzip(request.environ.get("HTTP_ACCEPT_ENCODING", "")):
+                payload = gzip.compress(payload, 1, mtime=0)
+                headers.append(("Content-Encoding", "gzip"))
+        if reply.type in (messages.DELIVERED, NO_PEER):
+            return current_app.response_class(payload, status, headers)
+        headers.append(("Content-Length", str(len(payload))))
+        alarm = self._alarms.after(WRITE_SECONDS, connection.cut)
+
+        def finish(written: bool) -> None:
+            alarm.cancel()
+            self._matcher.finish(reply, written=written and not alarm.rang)
+
+        # Passed through as it is, for whoever looked into the body before it is written would end it.
+        return current_app.response_class(Watched(payload, finish), status, headers, direct_passthrough=True)
 
     def preflight(self) -> Response:
         """`OPTIONS /`: asked by a browser before a cross-origin request that is not simple, once a day."""
         try:
             headers = self._cors(request.environ)
         except Untrusted as refusal:
-            return Refusal(refusal, None, [])
+            return _refusal(refusal)
         headers += [
             ("Access-Control-Allow-Methods", "POST, GET, OPTIONS"),
             ("Access-Control-Allow-Headers", "Content-Type, Content-Encoding"),
             ("Access-Control-Max-Age", str(PREFLIGHT_SECONDS)),
             ("Allow", "POST, GET, HEAD, OPTIONS"),
         ]
-        return Response(status=204, headers=headers)
+        return current_app.response_class(status=204, headers=headers)
 
     def _parse(self, environ: Environ, connection: Connection) -> Request:
         body = connection.body(self._settings.max_body)
         return messages.parse(messages.decode(environ.get("CONTENT_TYPE", ""), body))
 
     def _address(self, environ: Environ) -> str:
-        """The client's address, hashed. A proxy's header that holds no address is not believed."""
-        address = environ.get("REMOTE_ADDR", "")
-        if not is_address(address):
-            address = environ.get("werkzeug.proxy_fix.orig", {}).get("REMOTE_ADDR", address)
+        """The client's address, hashed. A proxy's header that holds no address is not believed.
+
+        Read here and not by Werkzeug's `ProxyFix`, which would change what the rest of an application sees.
+        """
+        address: str = environ.get("REMOTE_ADDR", "")
+        hops = self._settings.trusted_proxies
+        if hops:
+            named = environ.get("HTTP_X_FORWARDED_FOR", "").split(",")
+            if len(named) >= hops and is_address(named[-hops].strip()):
+                address = named[-hops].strip()
         return self._identity.address(address)
 
     def _caller(self, asked: Request, address: str, environ: Environ) -> Caller:
@@ -166,7 +215,7 @@ class Endpoint:
         """`GET /`: the demo."""
         text = (STATIC / "index.html").read_text("utf-8")
         text = text.replace("{{REQUEST_TIMEOUT}}", f"{self._settings.request_timeout:g}")
-        response = Response(text, mimetype="text/html")
+        response = current_app.response_class(text, mimetype="text/html")
         response.headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
         response.headers["Referrer-Policy"] = "no-referrer"
         return _plain(response)
@@ -191,7 +240,7 @@ class Endpoint:
         """`GET /ready`: it can pair."""
         if self._is_ready():
             return _plain(_json({"TYPE": "READY"}))
-        return Refusal(Unavailable("not ready"), None, [])
+        return _refusal(Unavailable("not ready"))
 
     def _share(self, response: Response) -> None:
         """Let pages of the allowed origins read this."""
@@ -204,82 +253,39 @@ class Endpoint:
 # --- responses ---------------------------------------------------------------------------------------------
 
 
-class Refusal(Response):
-    """A refused request. What the client still sends is read away after the reply, within bounds."""
-
-    def __init__(
-        self, refusal: SignalError, connection: Connection | None, headers: list[tuple[str, str]]
-    ) -> None:
-        super().__init__(_encode(refusal.fields()), refusal.status, HEADERS + headers)
-        if refusal.retry_after is not None:
-            self.headers["Retry-After"] = str(refusal.retry_after)
-        self._connection = connection
-
-    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        body = super().__call__(environ, start_response)
-        return body if self._connection is None else self._then_drain(body, self._connection)
-
-    @staticmethod
-    def _then_drain(body: Iterable[bytes], connection: Connection) -> Iterator[bytes]:
-        yield from body
-        connection.drain()
+def _refusal(
+    refusal: SignalError,
+    connection: Connection | None = None,
+    headers: Sequence[tuple[str, str]] = (),
+) -> Response:
+    """What the client still sends is read away after the response, within bounds."""
+    response = current_app.response_class(_encode(refusal.fields()), refusal.status, [*HEADERS, *headers])
+    if refusal.retry_after is not None:
+        response.headers["Retry-After"] = str(refusal.retry_after)
+    if connection is not None:
+        response.call_on_close(connection.drain)
+    return response
 
 
-class Held(Response):
-    """The reply to a request that was matched or held.
-
-    It is made final in the moment in which it is written, for only then is it known whether the client is
-    still there; see `Matcher.begin`.
-    """
-
-    def __init__(
-        self,
-        reply: Reply,
-        asked: Request,
-        caller: Caller,
-        connection: Connection,
-        matcher: Matcher,
-        alarms: Alarms,
-        headers: list[tuple[str, str]],
-    ) -> None:
-        super().__init__(headers=HEADERS + headers)
-        self._reply = reply
-        self._pool = asked.pool
-        self._caller = caller
-        self._connection = connection
-        self._matcher = matcher
-        self._alarms = alarms
-
-    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        try:
-            reply = self._matcher.begin(self._reply, self._caller, self._connection)
-        except SignalError as refusal:  # the store went away meanwhile
-            return Refusal(refusal, None, [])(environ, start_response)
-        status, fields = messages.render(reply, self._pool)
-        payload = _encode(fields)
-        headers = self.headers.to_wsgi_list()
-        if len(payload) >= WORTH_COMPRESSING:
-            headers.append(("Vary", "Accept-Encoding"))
-            if _accepts_gzip(environ.get("HTTP_ACCEPT_ENCODING", "")):
-                payload = gzip.compress(payload, 1, mtime=0)
-                headers.append(("Content-Encoding", "gzip"))
-        headers.append(("Content-Length", str(len(payload))))
-        start_response(status, headers)
-        if reply.type in (messages.DELIVERED, NO_PEER):
-            return [payload]
-        alarm = self._alarms.after(WRITE_SECONDS, self._connection.cut)
-
-        def finish(written: bool) -> None:
-            alarm.cancel()
-            self._matcher.finish(reply, written=written and not alarm.rang)
-
-        return Watched(payload, finish)
+def _add(
+    routes: Blueprint,
+    path: str,
+    name: str,
+    view: View,
+    methods: Sequence[str],
+    *,
+    strict_slashes: bool = False,
+) -> None:
+    routes.add_url_rule(
+        path, name, view, methods=methods, strict_slashes=strict_slashes, provide_automatic_options=False
+    )
 
 
 class Watched:
     """A body of one piece that tells whether it was written.
 
     A WSGI server asks for the next piece once it has written the last one, and closes the body in any case.
+    A response that the application dropped, by an error of its own, was not written either.
     """
 
     __slots__ = ("_finish", "_pieces")
@@ -300,6 +306,8 @@ class Watched:
     def close(self) -> None:
         self._end(written=False)
 
+    __del__ = close
+
     def _end(self, *, written: bool) -> None:
         finish, self._finish = self._finish, None
         if finish is not None:
@@ -311,7 +319,7 @@ def _encode(fields: dict[str, object]) -> bytes:
 
 
 def _json(fields: dict[str, object]) -> Response:
-    return Response(_encode(fields), headers=HEADERS)
+    return current_app.response_class(_encode(fields), headers=HEADERS)
 
 
 def _plain(response: Response) -> Response:

@@ -54,11 +54,13 @@ class Matcher:
 
     def begin(self, reply: Reply, caller: Caller, connection: Connection) -> Reply:
         """Just before a reply is written: take what is written indeed."""
+        hands_over = reply.type in (ANSWER, DEMOTE)
+        is_open = hands_over and connection.is_open()
         if self._desk.is_shut:
-            connection.stop_reading()
-        if reply.type not in (ANSWER, DEMOTE):
+            connection.stop_reading()  # it looks as a hang-up does, so not before we asked
+        if not hands_over:
             return reply
-        if not connection.is_open():
+        if not is_open:
             self.finish(reply, written=False)
             return Reply(NO_PEER)
         if reply.type == ANSWER:

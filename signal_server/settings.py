@@ -6,7 +6,7 @@ import difflib
 import json
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
@@ -162,21 +162,27 @@ class Settings:
     """The platform's own name, `REDIS_URL`, without our prefix."""
 
     @classmethod
-    def from_env(cls, environ: Mapping[str, str]) -> Settings:
-        """Read the settings from an environment.
+    def from_env(cls, environ: Mapping[str, str], config: Mapping[str, Any] | None = None) -> Settings:
+        """Read the settings from an environment and from an application's configuration, which wins.
+
+        Args:
+            config: has them as text or as what they are: numbers, lists, paths, None for what is off.
 
         Raises:
             ConfigurationError: a bad value, in one line that names it. Secrets are not repeated.
         """
+        config = config or {}
         names = {variable_of(each.name): each for each in fields(cls)}
         _warn_of_unknown(environ, names)
+        _warn_of_unknown(config, [PREFIX + each.name.upper() for each in fields(cls)])
         values: dict[str, Any] = {}
         for variable, each in names.items():
-            text = environ.get(variable, each.metadata["default"])
+            key, default = PREFIX + each.name.upper(), each.metadata["default"]
+            text = _as_text(config[key], default) if key in config else environ.get(variable, default)
             try:
                 values[each.name] = None if text is None else each.metadata["read"](text)
             except ValueError as exc:
-                raise ConfigurationError(f"{variable} {exc}") from None
+                raise ConfigurationError(f"{key if key in config else variable} {exc}") from None
         settings = cls(**values)
         settings._check_together()
         return settings
@@ -193,9 +199,31 @@ def variable_of(name: str) -> str:
     return "REDIS_URL" if name == "redis_url" else PREFIX + name.upper()
 
 
-def _warn_of_unknown(environ: Mapping[str, str], known: Mapping[str, object]) -> None:
-    for variable in sorted(environ):
-        if variable.startswith(PREFIX) and variable not in known:
-            near = difflib.get_close_matches(variable, known, n=1)
+def sources(environ: Mapping[str, str], config: Mapping[str, Any]) -> dict[str, str]:
+    """Where the value of each field of `Settings` comes from: `application`, `environment` or `default`."""
+    return {
+        each.name: "application"
+        if PREFIX + each.name.upper() in config
+        else "environment"
+        if variable_of(each.name) in environ
+        else "default"
+        for each in fields(Settings)
+    }
+
+
+def _as_text(value: object, default: str | None) -> str | None:
+    """A value of an application's configuration, as the environment would have it."""
+    if value is None:
+        return None if default is None else ""
+    if isinstance(value, list | tuple | dict):
+        is_names = value and all(isinstance(each, str) for each in value)
+        return ",".join(value) if is_names else json.dumps(value, default=str)
+    return str(value)
+
+
+def _warn_of_unknown(given: Iterable[str], known: Collection[str]) -> None:
+    for name in sorted(given):
+        if name.startswith(PREFIX) and name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
-            log.warning("%s is not a setting of Spacerift and is ignored%s", ascii(variable), hint)
+            log.warning("%s is not a setting of Spacerift and is ignored%s", ascii(name), hint)
