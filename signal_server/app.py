@@ -10,12 +10,14 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+import click
 from flask import Flask, Response
 from flask.sessions import SessionInterface
 from limits.strategies import FixedWindowRateLimiter
 from werkzeug.datastructures import Headers
 from werkzeug.exceptions import HTTPException
 
+from . import cli
 from .alarms import Alarms
 from .endpoint import HEADERS, Endpoint
 from .errors import ConfigurationError
@@ -65,6 +67,10 @@ class Rift:
         """Counts, without a signal, an address or a namespace."""
         return self.store.statistics() | {"held": len(self.desk)}
 
+    def names(self) -> dict[str, object]:
+        """What `flask shell` knows by name."""
+        return {"spacerift": self, "settings": self.settings, "store": self.store, "matcher": self.matcher}
+
     def shutdown(self) -> None:
         """Answer every held request now, and take no more."""
         self.matcher.shutdown()
@@ -92,10 +98,17 @@ class Spacerift:
         Raises:
             ConfigurationError: a setting has a bad value.
         """
-        settings = self._settings or Settings.from_env(os.environ, app.config)
-        given = dict.fromkeys(settings.__slots__, "application")
-        rift = Rift(settings, given if self._settings else sources(os.environ, app.config))
+        try:
+            settings = self._settings or Settings.from_env(os.environ, app.config)
+            given = dict.fromkeys(settings.__slots__, "application")
+            rift = Rift(settings, given if self._settings else sources(os.environ, app.config))
+        except ConfigurationError as error:
+            if click.get_current_context(silent=True) is None:
+                raise
+            raise click.ClickException(str(error)) from None  # `flask` prints its one line, and no stack
         app.extensions["spacerift"] = rift
+        app.cli.add_command(cli.group)
+        app.shell_context_processor(rift.names)
         app.register_blueprint(rift.endpoint.blueprint(), url_prefix=settings.url_prefix)
 
 
