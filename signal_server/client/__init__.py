@@ -1,0 +1,125 @@
+"""The client for bots, tests and other servers: the exchange of an offer and an answer, and all its detours.
+
+    from signal_server.client import connect
+
+    exchange = connect("https://rift.example.com/", offer=make_offer, answer=make_answer, namespace="chess")
+    exchange.role     # "initiator" or "responder"
+    exchange.answer   # the other peer's answer, for an initiator to apply
+
+`connect_async` is the same for asyncio. Signals are opaque strings here; peers in browsers send and expect
+`json.dumps({"type": …, "sdp": …, "id": …})`. The folder needs nothing but Python: it may be copied.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from .errors import BadSignal, Cancelled, LinkLost, SpaceriftError
+from .exchange import Answer, Exchange, Offer, Open, Search, Watch
+from .pools import OpenPool, Pool, SignedPool, Signer
+from .transport import Asyncio, Blocking, Cancel, Transport
+
+__all__ = [
+    "BadSignal",
+    "Cancel",
+    "Cancelled",
+    "Exchange",
+    "LinkLost",
+    "Signer",
+    "SpaceriftError",
+    "connect",
+    "connect_async",
+]
+
+T = TypeVar("T")
+
+
+def connect(
+    url: str,
+    *,
+    offer: Offer,
+    answer: Answer,
+    link: Open | None = None,
+    namespace: str | None = None,
+    fingerprint: str | None = None,
+    signer: Signer | None = None,
+    server_key: str | None = None,
+    retry: bool = True,
+    on_state: Watch | None = None,
+    tls: ssl.SSLContext | None = None,
+    timeout: float | None = None,
+    cancel: Cancel | None = None,
+) -> Exchange:
+    """Exchange signals with another peer, and block until that is done.
+
+    Args:
+        url: where the server is mounted.
+        offer: gives an offer; asked again for every new one.
+        answer: gives the answer to the other peer's offer. None, or raising `BadSignal`, bounces it: it
+            cannot be read, or that peer is linked with already.
+        link: called with the exchange, to apply the answer and to wait until the link is open. Raising
+            `BadSignal` or `LinkLost` begins anew; without it, that is the caller's to do.
+        namespace: the pool to meet in; by default, the server's default pool.
+        fingerprint: tells peers behind one address apart; by default random, one for the process. Requests of
+            one fingerprint never meet each other.
+        signer: signs what goes out and verifies what comes in; meets signed peers only.
+        server_key: armored; replies that this key has not signed are refused. Needs a `signer`.
+        retry: go on after whatever may pass: nobody came, too fast, unavailable, a lost reply.
+        on_state: told "gathering", "waiting", "answering", and "paused" with the reason, a `SpaceriftError`
+            whose `retry_after` is the seconds until it goes on.
+        tls: for `https:`; by default, the system's certificates.
+        timeout: seconds for all of it.
+        cancel: ends it from another thread; Ctrl-C and a killed greenlet do so without.
+
+    Raises:
+        SpaceriftError: it will not pass by itself, or `retry` is off.
+        TimeoutError: `timeout` is over.
+        Cancelled: `cancel` was called.
+    """
+    with Blocking(url, tls=tls, timeout=timeout, cancel=cancel) as transport:
+        pool = _pool(transport, namespace, signer, server_key)
+        search = Search(transport, pool, offer, answer, link, fingerprint, retry=retry, on_state=on_state)
+        return _finish(search.run())
+
+
+async def connect_async(
+    url: str,
+    *,
+    offer: Offer,
+    answer: Answer,
+    link: Open | None = None,
+    namespace: str | None = None,
+    fingerprint: str | None = None,
+    signer: Signer | None = None,
+    server_key: str | None = None,
+    retry: bool = True,
+    on_state: Watch | None = None,
+    tls: ssl.SSLContext | None = None,
+) -> Exchange:
+    """`connect` for asyncio. `offer`, `answer` and `link` may be coroutine functions or plain ones.
+
+    Cancelling the task (`asyncio.timeout`, `task.cancel()`) ends the request at once.
+    """
+    with Asyncio(url, tls=tls) as transport:
+        pool = _pool(transport, namespace, signer, server_key)
+        search = Search(transport, pool, offer, answer, link, fingerprint, retry=retry, on_state=on_state)
+        return await search.run()
+
+
+def _pool(transport: Transport, namespace: str | None, signer: Signer | None, server_key: str | None) -> Pool:
+    if signer is not None:
+        return SignedPool(namespace or "", signer, server_key, transport.work)
+    if server_key is not None:
+        raise TypeError("server_key needs a signer, which verifies with it")
+    return OpenPool(namespace or "")
+
+
+def _finish(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine that never suspends, for a blocking transport has done the waiting inside of it."""
+    try:
+        coroutine.send(None)
+    except StopIteration as done:
+        return done.value  # type: ignore[no-any-return]
+    raise RuntimeError("a blocking transport never suspends")
