@@ -9,9 +9,10 @@ goes back to the store, and only what was written lets the other peer hear `DELI
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 
 from .alarms import Alarms
-from .errors import HungUp, SignalError, Unavailable
+from .errors import HungUp, SignalError, Unavailable, away
 from .identity import Caller
 from .limits import Limits
 from .messages import ANSWER, BOUNCE, DEMOTE, NO_PEER, Arrival, Reply, Request
@@ -29,6 +30,7 @@ class Matcher:
         self._limits = limits
         self._alarms = alarms
         self._wakes_at: float | None = None
+        store.start(self._apply)
 
     def exchange(self, request: Request, caller: Caller, connection: Connection, *, waited: float) -> Reply:
         """Take a request and hold it until its reply is decided.
@@ -71,7 +73,14 @@ class Matcher:
         return reply
 
     def finish(self, reply: Reply, *, written: bool) -> None:
-        """The reply that `begin` gave was written to an open connection, or could not be."""
+        """The reply that `begin` gave was written to an open connection, or could not be.
+
+        If the store is away it hears nothing of that, and takes it for lost when the time for it is over.
+        """
+        with suppress(Unavailable):
+            self._finish(reply, written)
+
+    def _finish(self, reply: Reply, written: bool) -> None:
         if reply.type == ANSWER:
             outcome = self._store.settle(reply.nonce, written=written)
             if outcome.responder is not None:
@@ -133,6 +142,8 @@ class Matcher:
         for delivery in outcome.deliveries:
             if not self._desk.resolve(delivery.ticket, delivery.reply):
                 self.finish(delivery.reply, written=False)
+        for ticket in outcome.lost:
+            self._desk.resolve(ticket, away())
         self._arm(outcome.next_ms)
         return outcome
 

@@ -104,8 +104,8 @@ class Desk:
             return Unavailable("full")
         return None
 
-    def resolve(self, ticket: str, reply: Reply) -> bool:
-        """Give an open request its reply.
+    def resolve(self, ticket: str, result: Result) -> bool:
+        """Give an open request its reply, or its refusal.
 
         Returns:
             False if the request is not open here any more: the reply reaches nobody.
@@ -113,7 +113,7 @@ class Desk:
         found = self._tickets.get(ticket)
         if found is None:
             return False
-        found.resolve(reply)
+        found.resolve(result)
         return True
 
     def shut(self) -> list[Ticket]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ..messages import Arrival, Delivery
@@ -17,13 +18,15 @@ class Outcome:
             others: whose request has run out of time, or was returned and matched.
         good: `answer`, `bounce`: the nonce was good. `withdraw`: no reply will come. `claim`: write it now.
         responder: `settle`: the peer whose answer was delivered.
-        next_ms: in how many ms `expire` has something to do; None if nothing will run out of time.
+        next_ms: in how many ms `expire` has something to do; None if the store sees to that itself.
+        lost: requests of this process of which the store knows nothing any more: no reply will come.
     """
 
     deliveries: list[Delivery] = field(default_factory=list)
     good: bool = True
     responder: str | None = None
     next_ms: int | None = None
+    lost: list[str] = field(default_factory=list)
 
 
 class Store(ABC):
@@ -32,6 +35,10 @@ class Store(ABC):
     Raises, each of them:
         Unavailable: the store is away; nothing is known to have happened.
     """
+
+    @abstractmethod
+    def start(self, apply: Callable[[Outcome], object]) -> None:
+        """From the first event on, call `apply` with what other processes decide."""
 
     @abstractmethod
     def connect(self, arrival: Arrival, *, may_wait: bool) -> Outcome:

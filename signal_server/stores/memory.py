@@ -49,6 +49,9 @@ class MemoryStore(Store):
         self._seen: dict[str, int] = {}
         self._seen_order: deque[tuple[int, str]] = deque()
 
+    def start(self, apply: Callable[[Outcome], object]) -> None:
+        pass  # there is no other process
+
     def connect(self, arrival: Arrival, *, may_wait: bool) -> Outcome:
         with self._lock:
             now_ms, expired = self._expire()

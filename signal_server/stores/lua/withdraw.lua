@@ -1,0 +1,2 @@
+-- ARGV 12: ticket
+return reply('OK', withdraw(ARGV[12]))
