@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import click
 from flask import current_app
@@ -13,21 +13,19 @@ from flask.cli import AppGroup
 from limits import RateLimitItem
 
 from .settings import variable_of
-
-if TYPE_CHECKING:
-    from .app import Rift
+from .terminal import peer
 
 MASKED: Final = "***"
 
 group = AppGroup("spacerift", help="The signal server: its settings, its state, its keys.")
+group.add_command(peer)
 
 as_json = click.option("--json", "as_json", is_flag=True, help="For a program.")
 
 
-def this_rift() -> Rift:
-    """The signal server of the application that `flask` has loaded."""
-    rift: Rift = current_app.extensions["spacerift"]
-    return rift
+def this_rift() -> Any:
+    """The signal server of the application that `flask` has loaded, a `Rift`."""
+    return current_app.extensions["spacerift"]
 
 
 def show(value: object) -> None:
