@@ -22,8 +22,10 @@ from .alarms import Alarms
 from .endpoint import HEADERS, Endpoint
 from .errors import ConfigurationError
 from .identity import Identity
+from .journal import Journal
 from .limits import Limits, MemoryCounts
 from .matcher import Matcher
+from .metrics import process_metrics
 from .rules import Times
 from .settings import Settings, sources
 from .stores.base import Store
@@ -49,10 +51,12 @@ class Rift:
         self.settings = settings
         self.sources = sources
         alarms = Alarms()
+        metrics = process_metrics()
         limits = Limits(FixedWindowRateLimiter(MemoryCounts()), settings)
         self.desk = Desk(held_per_address=settings.held_per_address, max_waiting=settings.max_waiting)
         self.store = store_of(settings)
-        self.matcher = Matcher(self.store, self.desk, limits, alarms)
+        self.matcher = Matcher(self.store, self.desk, limits, alarms, metrics)
+        self.journal = Journal(metrics, form=settings.log, trusts_ids=bool(settings.trusted_proxies))
         self.endpoint = Endpoint(
             settings=settings,
             identity=Identity(settings.secret_key or secrets.token_urlsafe(32)),
@@ -60,7 +64,8 @@ class Rift:
             matcher=self.matcher,
             alarms=alarms,
             hangups=HangupWatch(),
-            is_ready=self.store.is_ready,
+            journal=self.journal,
+            store=self.store,
         )
 
     def statistics(self) -> dict[str, int]:
@@ -118,6 +123,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.response_class = _Response
     app.session_interface = _NoSessions()
     Spacerift(app, settings)
+    app.extensions["spacerift"].journal.to_terminal()
     app.register_error_handler(HTTPException, _http_error)
     return app
 
@@ -147,10 +153,9 @@ def _ms(seconds: float) -> int:
 
 def _http_error(error: HTTPException) -> Response:
     """What Flask itself refuses (404, 405, an exception of ours) in the form of all other refusals."""
-    code = error.code or 500
-    name = (error.name or "ERROR").upper().replace(" ", "_")
-    fields = {"TYPE": name, "DETAIL": (error.name or "error").lower()}
-    response = Response(json.dumps(fields), code, HEADERS)
+    name = error.name or "Error"
+    fields = {"TYPE": name.upper().replace(" ", "_"), "DETAIL": name.lower()}
+    response = Response(json.dumps(fields), f"{error.code or 500} {name}", HEADERS)
     allowed = getattr(error, "valid_methods", None)
     if allowed:
         response.headers["Allow"] = ", ".join(allowed)

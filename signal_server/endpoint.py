@@ -11,16 +11,20 @@ from pathlib import Path
 from typing import Final
 
 from flask import Blueprint, Response, current_app, request, send_from_directory
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from . import messages
 from .alarms import Alarms
 from .errors import HungUp, MethodNotAllowed, NotFound, SignalError, Unavailable, Untrusted
 from .ice import ice_servers
 from .identity import Caller, Identity, is_address
+from .journal import Entry, Journal
 from .limits import Limits
 from .matcher import Matcher
 from .messages import NO_PEER, Reply, Request
+from .metrics import exposition
 from .settings import Settings
+from .stores.base import Store
 from .wire import WRITE_SECONDS, Connection, Environ, HangupWatch
 
 STATIC: Final = Path(__file__).parent / "static"
@@ -64,7 +68,8 @@ class Endpoint:
         matcher: Matcher,
         alarms: Alarms,
         hangups: HangupWatch,
-        is_ready: Callable[[], bool],
+        journal: Journal,
+        store: Store,
     ) -> None:
         self._settings = settings
         self._identity = identity
@@ -72,7 +77,8 @@ class Endpoint:
         self._matcher = matcher
         self._alarms = alarms
         self._hangups = hangups
-        self._is_ready = is_ready
+        self._journal = journal
+        self._store = store
 
     def blueprint(self) -> Blueprint:
         routes = Blueprint("spacerift", __name__)
@@ -83,6 +89,7 @@ class Endpoint:
             ("/ice", "GET", "ice", self.ice),
             ("/health", "GET", "health", self.health),
             ("/ready", "GET", "ready", self.ready),
+            ("/metrics", "GET", "metrics", self.metrics),
         ]
         for name in (*SHARED_FILES, *PAGE_FILES):
             views.append((f"/{name}", "GET", name.replace(".", "_"), partial(self.file, name)))
@@ -105,45 +112,55 @@ class Endpoint:
 
     def signal(self) -> Response:
         """`POST /`: one request of the protocol."""
-        received = time.monotonic()
         environ = request.environ
+        entry = self._journal.open(environ.get("HTTP_X_REQUEST_ID"))
+        headers = [("X-Request-Id", entry.id)]
         connection = Connection(environ, self._alarms, self._hangups)
-        cors: list[tuple[str, str]] = []
         try:
             address = self._address(environ)
             self._limits.count_address(address)
-            cors = self._cors(environ)
-            asked = self._parse(environ, connection)
+            headers += self._cors(environ)
+            asked = entry.asked = self._parse(environ, connection)
             caller = self._caller(asked, address, environ)
-            waited = time.monotonic() - received
+            waited = time.monotonic() - entry.received
             reply = self._matcher.exchange(asked, caller, connection, waited=waited)
             reply = self._matcher.begin(reply, caller, connection)
         except SignalError as refusal:
-            return _refusal(refusal, connection, cors)
+            entry.refused(refusal)
+            return _refusal(refusal, connection, headers)
         except HungUp:
-            return _refusal(Unavailable("nobody is there"), connection, cors)
-        return self._response(reply, asked.pool, connection, cors)
+            entry.hung_up()
+            return _refusal(Unavailable("nobody is there"), connection, headers)
+        return self._response(reply, asked.pool, connection, entry, headers)
 
     def _response(
-        self, reply: Reply, pool: str, connection: Connection, cors: list[tuple[str, str]]
+        self,
+        reply: Reply,
+        pool: str,
+        connection: Connection,
+        entry: Entry,
+        headers: list[tuple[str, str]],
     ) -> Response:
         """The response of a reply that was begun. It finishes the reply when it is written, or is not."""
         status, fields = messages.render(reply, pool)
         payload = _encode(fields)
-        headers = HEADERS + cors
+        headers = HEADERS + headers
         if len(payload) >= WORTH_COMPRESSING:
             headers.append(("Vary", "Accept-Encoding"))
             if _accepts_gzip(request.environ.get("HTTP_ACCEPT_ENCODING", "")):
                 payload = gzip.compress(payload, 1, mtime=0)
                 headers.append(("Content-Encoding", "gzip"))
         if reply.type in (messages.DELIVERED, NO_PEER):
+            entry.replied(str(fields["TYPE"]), status)
             return current_app.response_class(payload, status, headers)
         headers.append(("Content-Length", str(len(payload))))
         alarm = self._alarms.after(WRITE_SECONDS, connection.cut)
 
         def finish(written: bool) -> None:
             alarm.cancel()
-            self._matcher.finish(reply, written=written and not alarm.rang)
+            written = written and not alarm.rang
+            self._matcher.finish(reply, written=written)
+            entry.replied(reply.type, status, written=written)
 
         # Passed through as it is, for whoever looked into the body before it is written would end it.
         return current_app.response_class(Watched(payload, finish), status, headers, direct_passthrough=True)
@@ -238,9 +255,14 @@ class Endpoint:
 
     def ready(self) -> Response:
         """`GET /ready`: it can pair."""
-        if self._is_ready():
+        if self._store.is_ready():
             return _plain(_json({"TYPE": "READY"}))
         return _refusal(Unavailable("not ready"))
+
+    def metrics(self) -> Response:
+        """`GET /metrics`: for Prometheus."""
+        text = exposition(self._journal.metrics, self._store.statistics)
+        return _plain(current_app.response_class(text, headers=[("Content-Type", CONTENT_TYPE_LATEST)]))
 
     def _share(self, response: Response) -> None:
         """Let pages of the allowed origins read this."""

@@ -9,7 +9,7 @@
     ├── RequestTimeout        408
     ├── TooLarge              413
     ├── UnsupportedMediaType  415
-    ├── RateLimited           297   .retry_after
+    ├── RateLimited           297   .retry_after, .reason: the limit
     └── Unavailable           503   .retry_after
     HungUp                          the client left: there is nobody to answer
     ConfigurationError              a setting keeps the server from starting
@@ -30,11 +30,13 @@ class SignalError(Exception):
         status: the HTTP status line's code and reason.
         code: the `TYPE` of the JSON body.
         detail: what was wrong, in our own words: never a text of the client's.
+        reason: the same for the log, where the client is not to know.
         retry_after: seconds after which asking again makes sense, or None.
     """
 
     status: ClassVar[str] = "500 Internal Server Error"
     code: ClassVar[str] = "ERROR"
+    reason = ""
     retry_after: int | None = None
 
     def __init__(self, detail: str = "") -> None:
@@ -62,7 +64,7 @@ class MissingParameter(SignalError):
 
     def __init__(self, parameter: str) -> None:
         super().__init__()
-        self.parameter = parameter
+        self.parameter = self.reason = parameter
 
     def fields(self) -> dict[str, object]:
         return {"TYPE": self.code, "PARAMETER": self.parameter}
@@ -108,9 +110,10 @@ class RateLimited(SignalError):
     status = "297 Rate Limit"
     code = "RATE_LIMIT"
 
-    def __init__(self, retry_after: int) -> None:
+    def __init__(self, retry_after: int, reason: str = "") -> None:
         super().__init__()
         self.retry_after = retry_after
+        self.reason = reason
 
 
 class Unavailable(SignalError):

@@ -64,7 +64,7 @@ class Limits:
 
     def _refusal(self, rate: RateLimitItem, *key: str) -> RateLimited:
         left = self._limiter.get_window_stats(rate, *key).reset_time - time.time()
-        return RateLimited(max(1, math.ceil(left)))
+        return RateLimited(max(1, math.ceil(left)), key[0])
 
 
 class MemoryCounts(Storage):

@@ -16,6 +16,7 @@ from .errors import HungUp, SignalError, Unavailable, away
 from .identity import Caller
 from .limits import Limits
 from .messages import ANSWER, BOUNCE, DEMOTE, NO_PEER, Arrival, Reply, Request
+from .metrics import Metrics
 from .stores.base import Outcome, Store
 from .tickets import Desk, Ticket
 from .wire import Connection
@@ -24,11 +25,12 @@ from .wire import Connection
 class Matcher:
     """Links the requests of this process with those of all that share its store."""
 
-    def __init__(self, store: Store, desk: Desk, limits: Limits, alarms: Alarms) -> None:
+    def __init__(self, store: Store, desk: Desk, limits: Limits, alarms: Alarms, metrics: Metrics) -> None:
         self._store = store
         self._desk = desk
         self._limits = limits
         self._alarms = alarms
+        self._metrics = metrics
         self._wakes_at: float | None = None
         store.start(self._apply)
 
@@ -42,6 +44,7 @@ class Matcher:
             SignalError: it is refused.
             HungUp: the client left.
         """
+        connection.hear_others()  # who left before this request came in is not matched with it
         ticket = self._desk.open(caller)
         try:
             refusal = self._decide(request, ticket, waited)
@@ -52,7 +55,8 @@ class Matcher:
             if refusal is not None and ticket.result.type == NO_PEER:
                 raise refusal
             return ticket.result
-        raise ticket.result or HungUp
+        assert ticket.result is not None
+        raise ticket.result
 
     def begin(self, reply: Reply, caller: Caller, connection: Connection) -> Reply:
         """Just before a reply is written: take what is written indeed."""
@@ -67,6 +71,7 @@ class Matcher:
             return Reply(NO_PEER)
         if reply.type == ANSWER:
             if not self._apply(self._store.claim(reply.nonce)).good:
+                self._metrics.answers_lost.inc()
                 return Reply(NO_PEER)  # too late: the responder was told that we are gone
             # Before the write, after which the initiator may be back before we know that it was done.
             self._limits.count_pairing(caller.peer)
@@ -85,8 +90,12 @@ class Matcher:
             outcome = self._store.settle(reply.nonce, written=written)
             if outcome.responder is not None:
                 self._limits.count_pairing(outcome.responder)
+                self._metrics.pairs.inc()
+            else:
+                self._metrics.answers_lost.inc()
             self._apply(outcome)
         elif reply.type == DEMOTE and not written:
+            self._metrics.ghosts.inc()
             self._apply(self._store.release(reply.nonce))
 
     def shutdown(self) -> None:
@@ -125,13 +134,22 @@ class Matcher:
             return
         if self._desk.is_shut:
             self._turn_away(ticket)
-        unwatch = connection.watch(ticket.hang_up)
+        unwatch = connection.watch(lambda: self._leave(ticket, connection))
         try:
             ticket.wait()
         finally:
             unwatch()
-        if ticket.result is None and not self._apply(self._store.withdraw(ticket.id)).good:
-            ticket.wait()  # too late to leave: the reply is decided, and `begin` finds the connection closed
+
+    def _leave(self, ticket: Ticket, connection: Connection) -> None:
+        """The client hung up. If its reply is decided already, `begin` will find the connection closed."""
+        if connection.is_open():
+            return  # the notice was for an older connection with the same descriptor
+        try:
+            pending = self._apply(self._store.withdraw(ticket.id)).good
+        except Unavailable:
+            pending = True  # the store drops it when its time is over
+        if pending:
+            ticket.resolve(HungUp())
 
     def _turn_away(self, ticket: Ticket) -> None:
         if self._apply(self._store.withdraw(ticket.id)).good:

@@ -148,6 +148,8 @@ class Settings:
     url_prefix: str | None = _setting(_prefix, None)
     secret_key: str | None = _setting(_text, None, secret=True)
 
+    log: str = _setting(_choice("text", "json", "off"), "text")
+
     signatures: str = _setting(_choice("off", "optional", "required"), "off")
     openpgp: str = _setting(_choice("gnupg", "sequoia"), "gnupg")
     trusted_keys: str | None = _setting(_text, None)

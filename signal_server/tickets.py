@@ -10,11 +10,11 @@ import secrets
 import threading
 from collections import Counter
 
-from .errors import RateLimited, SignalError, Unavailable
+from .errors import HungUp, RateLimited, SignalError, Unavailable
 from .identity import Caller
 from .messages import Reply
 
-Result = Reply | SignalError
+Result = Reply | SignalError | HungUp
 
 
 class Ticket:
@@ -26,34 +26,25 @@ class Ticket:
         result: the reply or refusal, once it is decided.
     """
 
-    __slots__ = ("_event", "caller", "gone", "id", "result")
+    __slots__ = ("_event", "caller", "id", "result")
 
     def __init__(self, caller: Caller) -> None:
         self.id = secrets.token_urlsafe(12)
         self.caller = caller
         self.result: Result | None = None
-        self.gone = False
         self._event = threading.Event()
 
-    def resolve(self, result: Result) -> None:
+    def resolve(self, result: Result) -> bool:
+        """Give it its result. Returns False if it has one."""
+        if self.result is not None:
+            return False
         self.result = result
         self._event.set()
-
-    def hang_up(self) -> None:
-        """The client left: whoever waits looks up, and decides what that means."""
-        self.gone = True
-        self._event.set()
+        return True
 
     def wait(self) -> None:
-        """Sleep until there is a result or, once, until the client hangs up."""
-        event = self._event
-        event.wait()
-        if self.result is None:
-            # Woken by the hang-up. `resolve` writes the result before it reads the event, so one of the
-            # two notices the other.
-            self._event = threading.Event()
-            if self.result is not None:
-                self._event.set()
+        """Sleep until there is a result."""
+        self._event.wait()
 
 
 class Desk:
@@ -99,7 +90,7 @@ class Desk:
     def refusal(self, ticket: Ticket) -> SignalError | None:
         """Why this ticket, which is open, may not wait; None if it may."""
         if self._held_per_address is not None and self._held[ticket.caller.address] > self._held_per_address:
-            return RateLimited(1)
+            return RateLimited(1, "held")
         if self._max_waiting is not None and len(self._tickets) > self._max_waiting:
             return Unavailable("full")
         return None
@@ -111,10 +102,7 @@ class Desk:
             False if the request is not open here any more: the reply reaches nobody.
         """
         found = self._tickets.get(ticket)
-        if found is None:
-            return False
-        found.resolve(result)
-        return True
+        return found is not None and found.resolve(result)
 
     def shut(self) -> list[Ticket]:
         """Open no more tickets. Returns those that are open."""
