@@ -70,6 +70,11 @@ class HangupWatch:
         if self._calls.pop(fd, None) is not None:
             self._epoll.unregister(fd)
 
+    def look(self) -> None:
+        """Call back now for those that have left by now."""
+        if self._calls:
+            self._notice(0)
+
     def _start(self) -> None:
         # At the first use and not before, for an epoll must not be shared across a fork.
         with self._lock:
@@ -82,10 +87,13 @@ class HangupWatch:
         while True:
             if cooperative:
                 select.select([self._epoll], [], [])
-            for fd, _ in self._epoll.poll(0 if cooperative else None):
-                call = self._calls.get(fd)
-                if call is not None:
-                    call()
+            self._notice(0 if cooperative else None)
+
+    def _notice(self, timeout: float | None) -> None:
+        for fd, _ in self._epoll.poll(timeout):
+            call = self._calls.get(fd)
+            if call is not None:
+                call()
 
 
 class Connection:
@@ -185,6 +193,10 @@ class Connection:
         self._keep_alive()
         self._hangups.watch(fd, call)
         return lambda: self._hangups.unwatch(fd)
+
+    def hear_others(self) -> None:
+        """Notice every client that has hung up by now, and not only when its turn comes."""
+        self._hangups.look()
 
     def stop_reading(self) -> None:
         """Nothing more is read from the client: a read under way ends, and so does the keep-alive.

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from live import Server
+from live import Call, Server
 
 
 @pytest.fixture(scope="session")
@@ -21,3 +21,11 @@ def quick() -> Iterator[Server]:
     """One server with short times: 1 s for a request, 0.4 s for an answer."""
     with Server(REQUEST_TIMEOUT=1, ANSWER_TIMEOUT=0.4) as running:
         yield running
+
+
+@pytest.fixture(autouse=True)
+def _hang_up() -> Iterator[None]:
+    """A test may leave its connections open; the next one finds empty pools."""
+    yield
+    for call in list(Call.open):
+        call.close()

@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, ClassVar
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -101,7 +101,7 @@ class Server:
             if self.process.poll() is not None:
                 raise RuntimeError(f"gunicorn ended with {self.process.returncode}:\n{self.log}")
             with contextlib.suppress(OSError):
-                if self.get("/health")[0] == 200:
+                if self.get(f"{self._settings.get('URL_PREFIX', '')}/health")[0] == 200:
                     return
             time.sleep(0.02)
         raise TimeoutError(f"gunicorn did not start:\n{self.log}")
@@ -116,18 +116,28 @@ class Server:
         finally:
             connection.close()
 
-    def call(self, parameters: object = None, **extra: object) -> Call:
+    def call(
+        self,
+        parameters: dict[str, object] | None = None,
+        *,
+        headers: dict[str, str] | None = None,
+        body: bytes | None = None,
+        method: str = "POST",
+        path: str = "/",
+        **extra: object,
+    ) -> Call:
         """Send a request and do not wait for its reply."""
-        return Call(self.port, {**(parameters or {}), **extra})  # type: ignore[dict-item]
+        asked = {**(parameters or {}), **extra}
+        return Call(self.port, asked, headers=headers, body=body, method=method, path=path)
 
-    def post(self, parameters: object = None, **extra: object) -> Reply:
+    def post(self, parameters: dict[str, object] | None = None, **extra: object) -> Reply:
         """Send a request and wait for its reply."""
         with self.call(parameters, **extra) as call:
             return call.reply()
 
     def offer(self, name: str = "offer", **extra: object) -> Call:
         """A peer that offers, by a fingerprint of its own."""
-        return self.call(TYPE="CONNECT", SIGNAL=name, **{"FINGERPRINT": name, **extra})
+        return self.call({"TYPE": "CONNECT", "SIGNAL": name, "FINGERPRINT": name, **extra})
 
     def statistics(self) -> dict[str, int]:
         """The store's counts; see tests/probe.py."""
@@ -167,7 +177,9 @@ class Reply:
 
 
 class Call:
-    """One request on a connection of its own, which stays open until it is closed."""
+    """One request on a connection of its own, which stays open until it is closed, or the test ends."""
+
+    open: ClassVar[set[Call]] = set()
 
     def __init__(
         self,
@@ -181,6 +193,7 @@ class Call:
     ) -> None:
         self.port = port
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=30)
+        Call.open.add(self)
         self._received = b""
         self.send(parameters, headers=headers, body=body, method=method, path=path)
 
@@ -217,6 +230,7 @@ class Call:
         return not self._received and not select.select([self.socket], [], [], 0)[0]
 
     def close(self) -> None:
+        Call.open.discard(self)
         self.socket.close()
 
     def reset(self) -> None:
