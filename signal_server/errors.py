@@ -19,7 +19,6 @@ An expected outcome (no peer came, the other one is gone) is a reply, not an exc
 
 from __future__ import annotations
 
-import random
 from typing import ClassVar
 
 
@@ -125,11 +124,6 @@ class Unavailable(SignalError):
     def __init__(self, detail: str = "", retry_after: int = 1) -> None:
         super().__init__(detail)
         self.retry_after = retry_after
-
-
-def away() -> Unavailable:
-    """The shared store is. Whoever was waiting asks again, but not all in the same second."""
-    return Unavailable("the store is away", retry_after=random.randint(1, 3))
 
 
 class HungUp(Exception):

@@ -12,12 +12,12 @@ import time
 from contextlib import suppress
 
 from .alarms import Alarms
-from .errors import HungUp, SignalError, Unavailable, away
+from .errors import HungUp, SignalError, Unavailable
 from .identity import Caller
 from .limits import Limits
 from .messages import ANSWER, BOUNCE, DEMOTE, NO_PEER, Arrival, Reply, Request
 from .metrics import Metrics
-from .stores.base import Outcome, Store
+from .stores.base import Outcome, Store, away
 from .tickets import Desk, Ticket
 from .wire import Connection
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from ..errors import Unavailable
 from ..messages import Arrival, Delivery
 
 
@@ -88,3 +90,8 @@ class Store(ABC):
     @abstractmethod
     def is_ready(self) -> bool:
         """Can it decide now?"""
+
+
+def away() -> Unavailable:
+    """The shared store is. Whoever was waiting asks again, but not all in the same second."""
+    return Unavailable("the store is away", retry_after=random.randint(1, 3))

@@ -33,10 +33,10 @@ from zlib import crc32
 
 from redis.exceptions import NoScriptError
 
-from ..errors import SignalError, Unavailable, away
+from ..errors import SignalError, Unavailable
 from ..messages import DEMOTE, Arrival, Delivery, Reply
 from ..rules import Times
-from .base import Outcome, Store
+from .base import Outcome, Store, away
 from .link import Notices, Servers, pack, pack_around_epoch
 
 PREFIX: Final = "spacerift1"
@@ -62,6 +62,9 @@ IDLE_SECONDS: Final = 15.0
 MOST_AGAIN: Final = 200
 MOST_TICKETS: Final = 500
 
+FOLDER = Path(__file__).parent / "lua"
+"""Of the scripts."""
+
 KEYS: Final = ("shard", "leases", "offers", "handovers", "due", "heads", "places", "owned", "pairs", "mail")
 EVENTS: Final = ("connect", "answer", "bounce", "release", "claim", "settle", "withdraw", "tend")
 
@@ -71,7 +74,7 @@ log = logging.getLogger(__name__)
 class _Script:
     """A script by its hash, and the words of a call of it that are the same each time."""
 
-    def __init__(self, source: bytes, words: Sequence[str] = ()) -> None:
+    def __init__(self, source: bytes, shards: int, words: Sequence[str] = ()) -> None:
         self.source = source
         digest = hashlib.sha1(source, usedforsecurity=False).hexdigest()
         self._before = [
@@ -82,7 +85,7 @@ class _Script:
                 *_keys(shard),
                 *(each.encode() for each in words),
             ]
-            for shard in range(SHARDS)
+            for shard in range(shards)
         ]
 
     def packed(self, shard: int, *after: bytes) -> tuple[bytes, bytes]:
@@ -127,6 +130,7 @@ class RedisStore(Store):
         servers: where.
         times: how long things last.
         sweep_ms: how often old pairs are deleted.
+        shards: how many there are, the same for all processes.
         lease_ms: after which silence a process is dead.
         clock: the time in ms, the same for all processes; None for that of the server.
         secret: makes what was never used before, of which a call's nonces are made.
@@ -138,12 +142,14 @@ class RedisStore(Store):
         times: Times,
         *,
         sweep_ms: int,
+        shards: int = SHARDS,
         lease_ms: int = LEASE_MS,
         clock: Callable[[], int] | None = None,
         secret: Callable[[], bytes] = lambda: secrets.token_bytes(32),
     ) -> None:
         self._servers = servers
         self._times = times
+        self._shards = shards
         self._sweep_seconds = sweep_ms / 1000
         self._lease_seconds = lease_ms / 1000
         self._clock = clock
@@ -151,12 +157,11 @@ class RedisStore(Store):
         words = [
             str(each) for each in (times.request, times.answer, times.write, times.pair_memory, lease_ms)
         ]
-        folder = Path(__file__).parent / "lua"
-        lobby = (folder / "lobby.lua").read_bytes()
+        lobby = (FOLDER / "lobby.lua").read_bytes()
         self._scripts = {
-            name: _Script(lobby + (folder / f"{name}.lua").read_bytes(), words) for name in EVENTS
+            name: _Script(lobby + (FOLDER / f"{name}.lua").read_bytes(), shards, words) for name in EVENTS
         }
-        self._counts = _Script((folder / "statistics.lua").read_bytes())
+        self._counts = _Script((FOLDER / "statistics.lua").read_bytes(), shards)
         self._process = secrets.token_urlsafe(12).replace(".", "-")
         self._lock = threading.Lock()
         self._lives: dict[int, _Life] = {}
@@ -224,7 +229,7 @@ class RedisStore(Store):
 
     def statistics(self) -> dict[str, int]:
         counts = [0, 0, 0, 0]
-        for shard in range(SHARDS):
+        for shard in range(self._shards):
             key, packed = _key(shard, "shard"), self._counts.packed_alone(shard)
             counts = [sum(each) for each in zip(counts, self._run(self._counts, key, packed), strict=True)]
         return dict(zip(("waiting", "offered", "handovers", "pairs"), counts, strict=True))
@@ -232,7 +237,7 @@ class RedisStore(Store):
     def is_ready(self) -> bool:
         """A server that can be read and not written is not ready."""
         try:
-            for shard in range(SHARDS if self._servers.is_cluster else 1):
+            for shard in range(self._shards if self._servers.is_cluster else 1):
                 key = _key(shard, "ready")
                 self._servers.call(key, pack(b"SET", key, b"", b"PX", b"10000"))
         except Unavailable:
@@ -245,7 +250,7 @@ class RedisStore(Store):
         self, event: str, arrival: Arrival, words: Sequence[bytes], *, due_ms: int, nonce: str = ""
     ) -> Outcome:
         """Bring a request that may have to wait for its reply."""
-        shard, ticket = _shard_of_pool(arrival.pool), arrival.ticket
+        shard, ticket = crc32(arrival.pool.encode()) % self._shards, arrival.ticket
         self._shard_of_ticket[ticket] = shard
         try:
             outcome = self._call(event, shard, *words, ticket=ticket, nonce=nonce)
@@ -553,10 +558,6 @@ def _keys(shard: int) -> list[bytes]:
 
 def _shard_of(nonce: str) -> int:
     return int(nonce.partition(".")[0])
-
-
-def _shard_of_pool(pool: str) -> int:
-    return crc32(pool.encode()) % SHARDS
 
 
 def _words(arrival: Arrival) -> tuple[bytes, ...]:
