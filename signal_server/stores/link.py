@@ -25,7 +25,8 @@ from redis.crc import key_slot
 from redis.exceptions import NoScriptError, RedisError, ResponseError, TimeoutError
 from redis.retry import Retry
 
-from ..errors import ConfigurationError, Unavailable, away
+from ..errors import ConfigurationError, Unavailable
+from .base import away
 
 TIMEOUT_SECONDS: Final = 0.5
 """How long Redis may take for anything, before it counts as away."""
