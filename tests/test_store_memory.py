@@ -1,0 +1,24 @@
+"""The in-process store keeps the promises of a store."""
+
+from __future__ import annotations
+
+import pytest
+
+from signal_server.stores.memory import MemoryStore
+from store_contract import SWEEP_MS, TIMES, StoreContract, World
+
+
+class TestMemoryStore(StoreContract):
+    @pytest.fixture
+    def world(self) -> World:
+        return World(lambda clock: MemoryStore(TIMES, sweep_ms=SWEEP_MS, clock=clock))
+
+    def test_old_pairs_are_swept(self, world: World) -> None:
+        world.pair("ann", "ben")
+        world.after(TIMES.pair_memory + SWEEP_MS)
+        assert world.counts()["pairs"] == 0
+
+    def test_what_was_seen_is_forgotten(self, world: World) -> None:
+        world.store.seen("one", seconds=60)
+        world.now_ms += 60_000
+        assert not world.store.seen("one", seconds=60)

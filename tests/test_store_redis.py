@@ -1,0 +1,390 @@
+"""The store in Redis keeps the promises of a store, and those that only several processes need."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from redis_server import RedisServer
+from signal_server.errors import Unavailable
+from signal_server.messages import ANSWER, DELIVERED, DEMOTE, NO_PEER
+from signal_server.stores.base import Store
+from signal_server.stores.link import Servers
+from signal_server.stores.redis import LEASE_MS, RedisStore
+from store_contract import SWEEP_MS, TIMES, StoreContract, World
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[RedisServer]:
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def servers(running: RedisServer) -> Servers:
+    return Servers(running.url)
+
+
+@pytest.fixture
+def redis(running: RedisServer) -> RedisServer:
+    running.call("FLUSHALL")
+    return running
+
+
+class TestRedisStore(StoreContract):
+    @pytest.fixture
+    def world(self, redis: RedisServer, servers: Servers) -> World:
+        return World(lambda clock: RedisStore(servers, TIMES, sweep_ms=SWEEP_MS, lease_ms=10**9, clock=clock))
+
+
+class Processes:
+    """Some that share a store and a clock: `one`, `other`."""
+
+    def __init__(self, servers: Servers, *, lease_ms: int = 10**9) -> None:
+        self.now_ms = 1_000_000
+
+        def make(_: Callable[[], int]) -> Store:
+            return RedisStore(servers, TIMES, sweep_ms=SWEEP_MS, lease_ms=lease_ms, clock=lambda: self.now_ms)
+
+        self.one, self.other = World(make), World(make)
+
+    def tend(self) -> None:
+        self.one.store.expire()
+        self.other.store.expire()
+
+
+@pytest.fixture
+def both(redis: RedisServer, servers: Servers) -> Processes:
+    return Processes(servers)
+
+
+@pytest.fixture
+def leased(redis: RedisServer, servers: Servers) -> Processes:
+    return Processes(servers, lease_ms=LEASE_MS)
+
+
+# --- several processes -------------------------------------------------------------------------------------
+
+
+def test_each_process_is_told_of_its_own_requests_only(both: Processes) -> None:
+    held = both.one.connect("ann")
+    demoted = both.other.connect("ben").own
+    answered = both.other.answer("ben", demoted.reply.nonce)
+    assert answered.outcome.deliveries == []
+    (answer,) = both.one.store.expire().deliveries
+    assert (answer.ticket, answer.reply.type) == (held.ticket, ANSWER)
+    assert both.one.store.claim(answer.reply.nonce).good
+    assert both.one.store.settle(answer.reply.nonce, written=True).deliveries == []
+    assert [(each.ticket, each.reply.type) for each in both.other.store.expire().deliveries] == [
+        (answered.ticket, DELIVERED)
+    ]
+
+
+def test_mail_is_handed_out_once_and_does_not_stay(both: Processes, redis: RedisServer) -> None:
+    both.one.connect("ann")
+    nonce = both.other.connect("ben").own.reply.nonce
+    both.other.answer("ben", nonce)
+    assert len(both.one.store.expire().deliveries) == 1
+    assert both.one.store.expire().deliveries == []
+    assert not [key for key in redis.lifetimes() if key.endswith(":mail")]
+
+
+def test_much_mail_is_fetched_at_once_and_in_order(both: Processes) -> None:
+    tickets = [both.one.connect("ann").ticket for _ in range(250)]
+    both.other.connect("ben")  # and so it lives
+    both.now_ms += TIMES.request
+    both.other.store.expire()
+    assert [each.ticket for each in both.one.store.expire().deliveries] == sorted(tickets)
+
+
+# --- leases ------------------------------------------------------------------------------------------------
+
+
+def test_the_peers_of_a_dead_process_leave_the_pool(leased: Processes, redis: RedisServer) -> None:
+    leased.one.connect("ann")
+    leased.now_ms += LEASE_MS - 1
+    leased.other.store.release("0.none")
+    assert leased.other.counts()["waiting"] == 1
+    leased.now_ms += 1
+    assert leased.other.connect("ben").outcome.deliveries == [], "a ghost was matched"
+    assert leased.other.counts() == {"waiting": 1, "offered": 0, "handovers": 0, "pairs": 0}
+    redis.call("FLUSHALL")
+
+
+def test_a_responder_of_a_dead_process_s_offer_is_sent_on(leased: Processes) -> None:
+    leased.one.connect("ann")
+    nonce = leased.other.connect("ben").own.reply.nonce
+    leased.now_ms += 2_000
+    leased.other.store.expire()
+    leased.now_ms += 1_000
+    leased.other.connect("cat")
+    told = leased.other.answer("ben", nonce)
+    assert told.own.reply.type == DEMOTE
+    assert told.own.reply.signal == "signal of cat"
+
+
+def test_a_lapsed_process_claims_nothing_and_is_told_what_it_lost(leased: Processes) -> None:
+    held = leased.one.connect("ann")
+    waiting = leased.one.connect("ann")
+    nonce = leased.other.connect("ben").own.reply.nonce
+    leased.other.answer("ben", nonce)
+    (answer,) = leased.one.store.expire().deliveries
+    assert answer.ticket == held.ticket
+    leased.now_ms += LEASE_MS
+    claimed = leased.one.store.claim(nonce)
+    assert not claimed.good
+    assert claimed.lost == [waiting.ticket]
+
+
+def test_a_lapsed_process_begins_anew(leased: Processes) -> None:
+    held = leased.one.connect("ann")
+    leased.now_ms += LEASE_MS
+    told = leased.one.connect("ben")
+    assert told.outcome.lost == [held.ticket]
+    assert told.outcome.deliveries == []
+    assert leased.one.counts()["waiting"] == 1
+    assert not leased.one.store.withdraw(held.ticket).good
+
+
+def test_a_settled_answer_of_a_lapsed_process_is_not_delivered(leased: Processes) -> None:
+    leased.one.connect("ann")
+    nonce = leased.other.connect("ben").own.reply.nonce
+    answered = leased.other.answer("ben", nonce)
+    leased.one.store.expire()
+    assert leased.one.store.claim(nonce).good
+    leased.now_ms += 2_900
+    leased.other.store.expire()
+    leased.now_ms += 100
+    assert leased.one.store.settle(nonce, written=True).responder is None
+    assert [(each.ticket, each.reply.type) for each in leased.other.store.expire().deliveries] == [
+        (answered.ticket, NO_PEER)
+    ]
+
+
+def test_tending_prolongs_the_lease(leased: Processes) -> None:
+    held = leased.one.connect("ann")
+    for _ in range(4):
+        leased.now_ms += 2_900
+        assert leased.one.store.expire().deliveries == []
+    assert leased.one.store.withdraw(held.ticket).good
+
+
+def test_a_dead_responder_gets_no_other_offer(leased: Processes) -> None:
+    leased.one.connect("ann")
+    nonce = leased.other.connect("ben").own.reply.nonce
+    leased.other.answer("ben", nonce)
+    leased.now_ms += 1_000
+    leased.one.store.expire()
+    leased.now_ms += 1_500
+    leased.one.store.expire()
+    leased.one.connect("cat")
+    leased.now_ms += 500
+    leased.one.store.expire()  # the answer is lost, and the other process's lease is over
+    assert leased.one.counts() == {"waiting": 1, "offered": 0, "handovers": 0, "pairs": 0}
+
+
+def test_many_ghosts_are_taken_away_bit_by_bit(leased: Processes, redis: RedisServer) -> None:
+    for _ in range(1_200):
+        leased.one.connect("ann")
+    leased.now_ms += LEASE_MS
+    assert leased.other.connect("ben").outcome.deliveries == []
+    assert leased.other.counts()["waiting"] == 1
+    assert redis.call("SLOWLOG", "LEN") == 0, "one call took more than 10 ms"
+
+
+def test_much_that_ran_out_of_time_is_ended_bit_by_bit(both: Processes) -> None:
+    tickets = [both.one.connect("ann").ticket for _ in range(1_200)]
+    both.now_ms += TIMES.request
+    told = both.one.connect("ben")
+    assert [each.ticket for each in told.outcome.deliveries] == sorted(tickets)
+    assert both.one.counts()["waiting"] == 1
+
+
+# --- the epoch ---------------------------------------------------------------------------------------------
+
+
+def test_what_another_life_of_redis_wrote_is_not_believed(servers: Servers) -> None:
+    """As after a fail-over to a replica: all is there, but who knows what is missing."""
+    with RedisServer() as first, RedisServer() as replica:
+        old, new = Processes(Servers(first.url)), Processes(Servers(replica.url))
+        old.one.pair("eve", "fay")
+        held = old.one.connect("ann")
+        waiting = old.one.connect("ann")
+        nonce = old.one.connect("ben").own.reply.nonce
+        replica.call("REPLICAOF", "127.0.0.1", first.port)
+        deadline = time.monotonic() + 10
+        while replica.call("INFO", "replication")["master_link_status"] != "up":
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        assert replica.call("HLEN", "spacerift1:{13}:offers") == 4
+        replica.call("REPLICAOF", "NO", "ONE")
+        assert not new.one.answer("ben", nonce).outcome.good, "a nonce of another epoch"
+        assert new.one.counts() == {"waiting": 0, "offered": 0, "handovers": 0, "pairs": 1}
+        # And the process that was there before, now on the replica:
+        old.one.store._servers = Servers(replica.url)  # type: ignore[attr-defined]
+        assert set(old.one.store.expire().lost) == {held.ticket, waiting.ticket}
+        assert not old.one.store.claim(nonce).good
+
+
+# --- what else Redis may do --------------------------------------------------------------------------------
+
+
+def test_every_key_has_an_end(both: Processes, redis: RedisServer) -> None:
+    both.one.pair("ann", "ben")
+    both.one.handover("cat", "dan")
+    nonce = both.other.connect("eve", pool="open:a")
+    both.one.connect("fay", pool="open:a")
+    both.one.store.seen("x", seconds=5)
+    assert both.one.store.is_ready()
+    both.other.store.withdraw(nonce.ticket)
+    left = redis.lifetimes()
+    assert len(left) > 8
+    assert all(0 < ms <= 10**9 + 60_000 for ms in left.values())
+
+
+def test_no_key_outlives_a_request_by_much(leased: Processes, redis: RedisServer) -> None:
+    leased.one.connect("ann")
+    leased.other.connect("ben")
+    leased.other.connect("cat")
+    assert all(0 < ms <= 40_000 for ms in redis.lifetimes().values())
+
+
+def test_no_namespace_is_seen_by_redis(both: Processes, redis: RedisServer) -> None:
+    both.one.connect("ann", pool="open:a very private place")
+    for key in redis.lifetimes():
+        is_hash = redis.call("TYPE", key) == "hash"
+        found = redis.call("HGETALL", key) if is_hash else redis.call("ZRANGE", key, 0, -1)
+        assert "signal of" in str(found) or not key.endswith(":offers")
+        assert "private" not in str((key, found))
+
+
+def _only(redis: RedisServer, name: str) -> str:
+    (key,) = [each for each in redis.lifetimes() if each.endswith(f":{name}")]
+    return key
+
+
+def test_old_pairs_are_swept(redis: RedisServer, servers: Servers) -> None:
+    world = World(lambda clock: RedisStore(servers, TIMES, sweep_ms=1, lease_ms=10**9, clock=clock))
+    for number in range(600):
+        world.pair(f"a{number}", f"b{number}")
+    time.sleep(0.002)
+    world.after(TIMES.pair_memory - 1)
+    assert world.counts()["pairs"] == 600
+    time.sleep(0.002)
+    world.after(1)
+    assert world.counts()["pairs"] == 0
+
+
+@pytest.mark.parametrize(
+    "name", ["shard", "leases", "offers", "handovers", "due", "heads", "places", "owned"]
+)
+def test_an_evicted_key_is_a_loss_and_not_an_error(both: Processes, redis: RedisServer, name: str) -> None:
+    """A server that is short of memory throws a key away: the others go on as well as they can."""
+    both.one.connect("zoe")
+    both.one.connect("zoe")
+    nonces = [both.other.connect(peer).own.reply.nonce for peer in ("ann", "ben")]
+    held = [both.one.connect("cat").ticket, both.other.connect("cat").ticket]
+    both.one.answer("ann", nonces[0])
+    redis.call("DEL", _only(redis, name))
+    both.other.answer("ben", nonces[1])
+    both.one.store.withdraw(held[0])
+    both.one.connect("dan")
+    for _ in range(4):
+        both.now_ms += 4_000
+        both.tend()
+    both.one.connect("eve")
+    assert both.other.connect("fay").own.reply.signal == "signal of eve"
+
+
+def test_a_full_server_refuses_before_anything_is_changed(both: Processes, redis: RedisServer) -> None:
+    both.one.connect("ann")
+    redis.call("CONFIG", "SET", "maxmemory", "1mb")
+    try:
+        with pytest.raises(Unavailable):
+            both.one.connect("ben")
+        assert not both.one.store.is_ready()
+    finally:
+        redis.call("CONFIG", "SET", "maxmemory", "0")
+    assert both.one.counts()["waiting"] == 1
+    assert both.one.connect("ben").types == [DEMOTE]
+
+
+def test_too_few_replicas_refuse_before_anything_is_changed(both: Processes, redis: RedisServer) -> None:
+    both.one.connect("ann")
+    redis.call("CONFIG", "SET", "min-replicas-to-write", "1")
+    try:
+        with pytest.raises(Unavailable):
+            both.one.connect("ben")
+        assert not both.one.store.is_ready()
+    finally:
+        redis.call("CONFIG", "SET", "min-replicas-to-write", "0")
+    assert both.one.connect("ben").types == [DEMOTE]
+
+
+def test_the_server_s_own_clock_is_used(redis: RedisServer, servers: Servers) -> None:
+    store = RedisStore(servers, TIMES, sweep_ms=SWEEP_MS)
+    world = World(lambda _: store)
+    world.connect("ann")
+    (_, due), *_ = redis.call("ZRANGE", _only(redis, "due"), 0, -1, "WITHSCORES")
+    assert abs(float(due) / 1000 - time.time() - 15) < 1
+
+
+# --- lost replies ------------------------------------------------------------------------------------------
+
+
+def test_a_request_whose_reply_was_lost_is_taken_out(
+    both: Processes, monkeypatch: pytest.MonkeyPatch, redis: RedisServer
+) -> None:
+    both.one.connect("zoe", pool="open:elsewhere")
+    with _losing_replies(both.one.store, monkeypatch), pytest.raises(Unavailable):
+        both.one.connect("ann")
+    assert both.one.counts()["waiting"] == 2
+    both.one.store.expire()
+    assert both.one.counts()["waiting"] == 1
+
+
+def test_what_a_lost_reply_said_of_others_is_found_out(
+    both: Processes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = both.one.connect("ann")
+    both.now_ms += 1_000
+    held = both.one.connect("ann")
+    both.now_ms += TIMES.request - 1_000
+    with _losing_replies(both.one.store, monkeypatch), pytest.raises(Unavailable):
+        both.one.store.claim("13.none")  # which has ended the first one, but we do not hear of it
+    outcome = both.one.store.expire()
+    assert outcome.lost == [ended.ticket]
+    assert both.one.store.withdraw(held.ticket).good
+
+
+def test_an_answer_whose_end_was_lost_is_found_out(both: Processes, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, nonce = both.one.handover("ann", "ben")
+    answered = both.one.answer("ben", nonce)
+    with _losing_replies(both.one.store, monkeypatch), pytest.raises(Unavailable):
+        both.one.store.claim(nonce)
+    assert both.one.store.expire().lost == [], "it is still to come"
+    with _losing_replies(both.one.store, monkeypatch), pytest.raises(Unavailable):
+        both.one.store.settle(nonce, written=True)
+    assert both.one.store.expire().lost == [answered.ticket]
+
+
+class _losing_replies:
+    """Commands are carried out, but nobody hears what came of them."""
+
+    def __init__(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert isinstance(store, RedisStore)
+        self._store, self._monkeypatch = store, monkeypatch
+
+    def __enter__(self) -> None:
+        run = self._store._run
+
+        def lose(*words: object) -> None:
+            run(*words)  # type: ignore[arg-type]
+            raise Unavailable
+
+        self._monkeypatch.setattr(self._store, "_run", lose)
+
+    def __exit__(self, *_: object) -> None:
+        self._monkeypatch.undo()
