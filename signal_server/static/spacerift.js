@@ -51,6 +51,7 @@ const PASSING = [0, 297, 298, 299, 408, 429]; // 0: no reply, or no link; 408 an
  * @property {(event: string, listener: (value: any) => void) => unknown} on
  * @property {(event: string, listener: (value: any) => void) => unknown} once
  * @property {() => void} destroy
+ * @property {RTCPeerConnection | null} [_pc]
  */
 
 /**
@@ -578,6 +579,8 @@ class SimplePeerEnd {
 
   close() {
     this.peer.destroy();
+    // Version 10 closes its connection only in a later task, which a page that is being left does not get.
+    this.peer._pc?.close();
     this.#settle.over();
   }
 }
