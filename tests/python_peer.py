@@ -1,16 +1,25 @@
-"""The aiortc example as a process, as on a machine with nothing but loopback. Arguments: url, namespace."""
+"""The aiortc example as a process, as on a machine with nothing but loopback.
+
+Arguments: a url and a namespace for one link; only a url, and it links for each line of input, which has what
+it says, and options. It prints what it hears.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 from live import ROOT
+
+COMMAND = [sys.executable, __file__]
+ENVIRON = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
 
 
 class Process:
@@ -25,10 +34,10 @@ class Process:
 
 
 @contextlib.contextmanager
-def aiortc_peer(url: str, *arguments: str) -> Iterator[Process]:
+def aiortc_peer(url: str, namespace: str) -> Iterator[Process]:
     """Run it until the block is left."""
-    command = [sys.executable, __file__, url, *arguments]
-    environ = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+    command = [*COMMAND, url, namespace]
+    environ = os.environ | ENVIRON
     with subprocess.Popen(command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, text=True) as process:
         try:
             yield Process(process)
@@ -36,10 +45,28 @@ def aiortc_peer(url: str, *arguments: str) -> Iterator[Process]:
             process.kill()
 
 
-if __name__ == "__main__":
+async def link_for_each_line(example: dict[str, Any], url: str) -> None:
+    async with asyncio.TaskGroup() as links:
+        while line := await asyncio.to_thread(sys.stdin.readline):
+            links.create_task(link(example, url, **json.loads(line)))
+
+
+async def link(example: dict[str, Any], url: str, *, says: str, namespace: str, fingerprint: str) -> None:
+    peer = example["Peer"]([])
+    callbacks = {"offer": peer.offer, "answer": peer.answer, "link": peer.link}
+    await example["connect_async"](url, **callbacks, namespace=namespace, fingerprint=fingerprint)
+    peer.channel.send(says)
+    print(await peer.heard.get(), flush=True)
+
+
+def main(url: str, *namespace: str) -> None:
     import aioice.ice
 
     # aioice leaves loopback out, and there may be nothing else.
     aioice.ice.get_host_addresses = lambda use_ipv4, use_ipv6: ["127.0.0.1"]
-    main = runpy.run_path(str(ROOT / "docs/examples/aiortc_peer.py"))["main"]
-    asyncio.run(main(*sys.argv[1:]))
+    example = runpy.run_path(str(ROOT / "docs/examples/aiortc_peer.py"))
+    asyncio.run(example["main"](url, *namespace) if namespace else link_for_each_line(example, url))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
