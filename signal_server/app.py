@@ -24,12 +24,15 @@ from .errors import ConfigurationError
 from .identity import Identity
 from .journal import Journal
 from .limits import Limits, MemoryCounts
-from .matcher import Matcher
+from .matcher import DRAIN_SECONDS, Matcher
 from .metrics import process_metrics
 from .rules import Times
 from .settings import Settings, sources
 from .stores.base import Store
+from .stores.counts import RedisCounts
+from .stores.link import Servers
 from .stores.memory import MemoryStore
+from .stores.redis import RedisStore
 from .tickets import Desk
 from .wire import WRITE_SECONDS, HangupWatch
 
@@ -52,9 +55,13 @@ class Rift:
         self.sources = sources
         alarms = Alarms()
         metrics = process_metrics()
-        limits = Limits(FixedWindowRateLimiter(MemoryCounts()), settings)
+        servers = None
+        if settings.redis_url is not None:
+            servers = Servers(settings.redis_url, verify_tls=settings.redis_tls_verify == "on")
+        counts = MemoryCounts() if servers is None else RedisCounts(servers)
+        limits = Limits(FixedWindowRateLimiter(counts), settings)
         self.desk = Desk(held_per_address=settings.held_per_address, max_waiting=settings.max_waiting)
-        self.store = store_of(settings)
+        self.store = store_of(settings, servers)
         self.matcher = Matcher(self.store, self.desk, limits, alarms, metrics)
         self.journal = Journal(metrics, form=settings.log, trusts_ids=bool(settings.trusted_proxies))
         self.endpoint = Endpoint(
@@ -76,9 +83,9 @@ class Rift:
         """What `flask shell` knows by name."""
         return {"spacerift": self, "settings": self.settings, "store": self.store, "matcher": self.matcher}
 
-    def shutdown(self) -> None:
-        """Answer every held request now, and take no more."""
-        self.matcher.shutdown()
+    def shutdown(self, *, drain_seconds: float = DRAIN_SECONDS) -> None:
+        """Answer every held request now, and take no more; see `Matcher.shutdown`."""
+        self.matcher.shutdown(drain_seconds=drain_seconds)
 
 
 class Spacerift:
@@ -137,14 +144,18 @@ def serve() -> Flask:
         sys.exit(4)  # gunicorn's code for an application that does not load: it stops, and does not try again
 
 
-def store_of(settings: Settings) -> Store:
+def store_of(settings: Settings, servers: Servers | None = None) -> Store:
+    """The store: in Redis if there are servers of it, in this process otherwise."""
     times = Times(
         request=_ms(settings.request_timeout),
         answer=_ms(settings.answer_timeout),
         write=_ms(WRITE_SECONDS),
         pair_memory=_ms(settings.pair_memory_ttl),
     )
-    return MemoryStore(times, sweep_ms=_ms(settings.pair_memory_sweep))
+    sweep_ms = _ms(settings.pair_memory_sweep)
+    if servers is None:
+        return MemoryStore(times, sweep_ms=sweep_ms)
+    return RedisStore(servers, times, sweep_ms=sweep_ms)
 
 
 def _ms(seconds: float) -> int:

@@ -163,6 +163,8 @@ class Settings:
     redis_url: str | None = _setting(_text, None, secret=True)
     """The platform's own name, `REDIS_URL`, without our prefix."""
 
+    redis_tls_verify: str = _setting(_choice("on", "off"), "on")
+
     @classmethod
     def from_env(cls, environ: Mapping[str, str], config: Mapping[str, Any] | None = None) -> Settings:
         """Read the settings from an environment and from an application's configuration, which wins.

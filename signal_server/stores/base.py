@@ -72,8 +72,11 @@ class Store(ABC):
         """An `ANSWER` was written to the initiator's open connection, or could not be."""
 
     @abstractmethod
-    def withdraw(self, ticket: str) -> Outcome:
-        """Take a waiting or offered request out. Not `good`: its reply is decided already and will come."""
+    def withdraw(self, ticket: str, *, unless_offered: bool = False) -> Outcome:
+        """Take a waiting or offered request out. Not `good`: its reply is decided already and will come.
+
+        With `unless_offered` one whose offer is out with a responder stays, and is not `good` either.
+        """
 
     @abstractmethod
     def expire(self) -> Outcome:

@@ -190,11 +190,11 @@ class Notices:
     Args:
         connect: makes a connection, to any server that is there.
         channel: what to listen to.
-        heard: called with each notice.
+        heard: called with each notice; and with None, if some may have been missed.
     """
 
     def __init__(
-        self, connect: Callable[[], Connection], channel: str, heard: Callable[[bytes], None]
+        self, connect: Callable[[], Connection], channel: str, heard: Callable[[bytes | None], None]
     ) -> None:
         self._connect = connect
         self._channel = channel
@@ -230,6 +230,7 @@ class Notices:
                 self._heard(message[2])
             elif message[0] == b"subscribe":
                 self.is_listening = True
+                self._heard(None)
 
 
 class Servers:
@@ -289,11 +290,30 @@ class Servers:
                 self._nodes.look_again()  # another node may take over
             raise
 
+    def run(self, key: bytes, source: bytes, *packed: bytes) -> Any:
+        """Run a script on the server of `key`.
+
+        Args:
+            source: of the script, for a server that does not know it yet.
+            packed: its `EVALSHA`.
+
+        Raises:
+            Unavailable: it is not known whether it was run.
+        """
+        try:
+            return self.call(key, *packed)
+        except NoScriptError:
+            self.call(key, pack(b"SCRIPT", b"LOAD", source))
+        try:
+            return self.call(key, *packed)
+        except NoScriptError:
+            raise away() from None  # it forgets as fast as it learns: it was started anew just now
+
     @property
     def is_cluster(self) -> bool:
         return self._nodes is not None
 
-    def listen(self, channel: str, heard: Callable[[bytes], None]) -> Notices:
+    def listen(self, channel: str, heard: Callable[[bytes | None], None]) -> Notices:
         """Call `heard` with all that is published on a channel, on any node."""
         return Notices(lambda: self._connect(self._nodes.any() if self._nodes else None), channel, heard)
 

@@ -89,10 +89,11 @@ class MemoryStore(Store):
             settled = self._rules.settle(nonce, written=written, nonces=self._nonces, now_ms=now_ms)
             return self._outcome(now_ms, expired + settled.deliveries, responder=settled.responder)
 
-    def withdraw(self, ticket: str) -> Outcome:
+    def withdraw(self, ticket: str, *, unless_offered: bool = False) -> Outcome:
         with self._lock:
             now_ms, expired = self._expire()
-            return self._outcome(now_ms, expired, good=self._rules.withdraw(ticket))
+            withdrawn = self._rules.withdraw(ticket, unless_offered=unless_offered)
+            return self._outcome(now_ms, expired, good=withdrawn)
 
     def expire(self) -> Outcome:
         with self._lock:

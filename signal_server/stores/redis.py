@@ -31,8 +31,6 @@ from pathlib import Path
 from typing import Any, Final
 from zlib import crc32
 
-from redis.exceptions import NoScriptError
-
 from ..errors import SignalError, Unavailable
 from ..messages import DEMOTE, Arrival, Delivery, Reply
 from ..rules import Times
@@ -174,7 +172,7 @@ class RedisStore(Store):
     def start(self, apply: Callable[[Outcome], object]) -> None:
         self._keeper.apply = apply
 
-    def listen(self, heard: Callable[[bytes], None]) -> Notices:
+    def listen(self, heard: Callable[[bytes | None], None]) -> Notices:
         return self._servers.listen(f"{PREFIX}:{self._process}", heard)
 
     # --- events --------------------------------------------------------------------------------------------
@@ -202,12 +200,12 @@ class RedisStore(Store):
         words = nonce.encode(), b"%d" % written
         return self._call("settle", _shard_of(nonce), *words, by_any_owner=False)
 
-    def withdraw(self, ticket: str) -> Outcome:
+    def withdraw(self, ticket: str, *, unless_offered: bool = False) -> Outcome:
         shard = self._shard_of_ticket.get(ticket)
         if shard is None:
             return Outcome(good=False)
         try:
-            outcome = self._call("withdraw", shard, ticket.encode())
+            outcome = self._call("withdraw", shard, ticket.encode(), b"%d" % unless_offered)
         except Unavailable:
             self._owe(shard, ticket)
             raise
@@ -313,11 +311,7 @@ class RedisStore(Store):
         return reply
 
     def _run(self, script: _Script, key: bytes, *packed: bytes) -> Any:
-        try:
-            return self._servers.call(key, *packed)
-        except NoScriptError:
-            self._servers.call(key, pack(b"SCRIPT", b"LOAD", script.source))
-            return self._servers.call(key, *packed)
+        return self._servers.run(key, script.source, *packed)
 
     def _deliver(self, shard: int, life: _Life, outcome: Outcome, words: Sequence[bytes]) -> None:
         for at in range(0, len(words), 4):
@@ -502,9 +496,9 @@ class _Keeper:
         if due < self._wakes_at:
             self._wake.set()
 
-    def _hear(self, notice: bytes) -> None:
+    def _hear(self, notice: bytes | None) -> None:
         with self._lock:
-            self._noticed.add(int(notice))
+            self._noticed.update(self._store.shards if notice is None else [int(notice)])
         self._wake.set()
 
     def _run(self) -> None:

@@ -292,9 +292,9 @@ local function lose(nonce, handover)
   end
 end
 
-local function withdraw(ticket)
+local function withdraw(ticket, unless_offered)
   local offer = offer_of(ticket)
-  if not offer then
+  if not offer or (unless_offered and offer.nonce ~= '') then
     return false
   end
   if offer.nonce == '' then

@@ -1,2 +1,3 @@
 -- ARGV 12: ticket
-return reply('OK', withdraw(ARGV[12]))
+--      13: '1' to leave it if its offer is out with a responder
+return reply('OK', withdraw(ARGV[12], ARGV[13] == '1'))
