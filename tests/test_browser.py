@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import subprocess
 import time
@@ -110,8 +109,8 @@ def test_a_link_costs_three_requests_and_no_preflight(open_tab: OpenTab, server:
         )  # gathered before it was sent
 
 
-def test_ice_servers_are_asked_for_while_the_page_loads(open_tab: OpenTab) -> None:
-    with Server(ICE_SERVERS='[{"urls": "stun:127.0.0.1:9"}]') as server, Line(server.port) as line:
+def test_ice_servers_are_asked_for_while_the_page_loads(open_tab: OpenTab, server: Server) -> None:
+    with Line(server.port) as line:
         tab = open_tab(line.url)
         assert [each.path for each in line.requests if each.path == "/ice"] == ["/ice"]
         tab.meet()
@@ -165,8 +164,7 @@ def test_a_tab_that_leaves_is_out_of_the_pool_at_once(open_tab: OpenTab, server:
     server.until(waiting=1)  # it was not matched with a ghost
 
 
-@pytest.mark.parametrize("how", ["close the tab", "close the link"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "how"), [*((kind, "close the tab") for kind in KINDS), ("native", "close")])
 def test_the_other_side_is_told_that_a_link_is_over(open_tab: OpenTab, kind: str, how: str) -> None:
     alice, bob = open_tab(), open_tab()
     alice.meet(kind)
@@ -210,7 +208,7 @@ def test_a_refusal_that_does_not_pass_is_told_at_once(open_tab: OpenTab, server:
 
 
 def test_a_rate_limit_is_waited_for(open_tab: OpenTab) -> None:
-    with Server(limits=True, PAIR_LIMIT="1 per 2 seconds") as server, Line(server.port) as line:
+    with Server(limits=True, PAIR_LIMIT="1 per second") as server, Line(server.port) as line:
         alice, bob, carol = (open_tab(line.url) for _ in range(3))
         alice.meet()
         server.until(waiting=1)
@@ -229,9 +227,7 @@ def test_a_rate_limit_is_waited_for(open_tab: OpenTab) -> None:
 
 
 def test_a_server_that_starts_again_is_found_again_without_a_storm(open_tab: OpenTab) -> None:
-    with contextlib.ExitStack() as stack:
-        first = stack.enter_context(Server())
-        line = stack.enter_context(Line(first.port))
+    with Server() as first, Server() as second, Line(first.port) as line:
         alice, bob = open_tab(line.url), open_tab(line.url)
         alice.meet()
         first.until(waiting=1)
@@ -241,10 +237,9 @@ def test_a_server_that_starts_again_is_found_again_without_a_storm(open_tab: Ope
         first.process.wait(10)
         asked = len(line.posts())
         bob.meet()
-        bob.page.wait_for_timeout(1500)
-        assert 2 <= len(line.posts()) - asked <= 10
+        bob.page.wait_for_timeout(1200)
+        assert 2 <= len(line.posts()) - asked <= 8
         assert {each["type"] for each in bob.pauses} == {"NETWORK"}
-        second = stack.enter_context(Server())
         line.target = second.port
         alice.linked()
         bob.linked()
@@ -311,7 +306,7 @@ def test_an_offer_that_cannot_be_read_is_bounced(open_tab: OpenTab, server: Serv
         server.until(waiting=0)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["native", "simple-peer 9"])
 def test_an_answer_that_does_not_fit_is_dropped_for_a_new_offer(
     open_tab: OpenTab, server: Server, namespace: str, kind: str
 ) -> None:
