@@ -3,7 +3,10 @@
 import _thread
 import os
 import resource
+import shutil
 import signal
+import tempfile
+import weakref
 
 wsgi_app = "signal_server.app:serve()"
 
@@ -22,15 +25,16 @@ worker_connections = int(os.environ.get("SPACERIFT_MAX_WAITING") or 20000) + 100
 backlog = 2048
 
 # Time for the headers too, so a client that dribbles them is cut off; longer than a responder's pause between
-# its two requests.
-keepalive = 3
+# its two requests. A proxy keeps its connections, and must be the one that closes them: Heroku's after 90 s,
+# nginx' after 60. If we did, just as it sends a request, it could not tell whether to send it again.
+proxied = os.environ.get("SPACERIFT_TRUSTED_PROXIES", "0") not in ("", "0")
+keepalive = 95 if proxied else 3
 
 # A blocked event loop is a dead worker. Held requests do not block it, so this need not exceed their wait.
 timeout = 30
 
-# Held requests are answered at once (see post_worker_init); this is for the slowest write, and within the
-# 30 s after which a platform kills.
-graceful_timeout = 10
+# Everybody is answered by then (see post_worker_init); only who never asked anything is cut off.
+graceful_timeout = 5
 
 # One user's servers would share its path, and nobody asked for it.
 control_socket_disable = True
@@ -40,8 +44,16 @@ limit_request_line = 2048
 limit_request_fields = 64
 limit_request_field_size = 8190
 
-# A line for each request would cost as much as the request. Errors go to the terminal.
+# SPACERIFT_LOG has a line for each request, at a tenth of what this would cost. Errors go to the terminal.
 accesslog = None
+
+# Where workers leave their counts for whichever of them is asked for /metrics.
+METRICS = "spacerift-metrics-"
+if shared and "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix=METRICS)
+
+# The connections of this worker that have sent a request.
+connections = weakref.WeakSet()
 
 
 def on_starting(server):
@@ -62,19 +74,38 @@ def nworkers_changed(server, new_value, old_value):
         server.num_workers = 1
 
 
+NOW = {"drain_seconds": 0}
+
+
 def post_worker_init(worker):
-    """Let a signal that ends the worker answer every held request at once; gunicorn would let them run on."""
-    shutdown = worker.wsgi.extensions["spacerift"].shutdown
-    for number in (signal.SIGTERM, signal.SIGQUIT, signal.SIGINT):
+    """Let a signal that ends the worker answer every held request at once; gunicorn would let them run on.
+
+    After that, idle connections are closed, which gunicorn would wait for too.
+    """
+    from signal_server.wire import stop_reading
+
+    rift = worker.wsgi.extensions["spacerift"]
+
+    def drain(options):
+        rift.shutdown(**options)
+        for each in list(connections):
+            stop_reading(each)
+
+    # After the other two gunicorn ends a worker within 0.1 s.
+    for number, options in ((signal.SIGTERM, {}), (signal.SIGQUIT, NOW), (signal.SIGINT, NOW)):
         before = signal.getsignal(number)
 
-        def handle(signum, frame, before=before):
+        def handle(signum, frame, before=before, options=options):
             # On a thread of its own (a greenlet, under gevent): a handler must not wait for a lock.
-            _thread.start_new_thread(shutdown, ())
+            _thread.start_new_thread(drain, (options,))
             before(signum, frame)
 
         signal.signal(number, handle)
         signal.siginterrupt(number, False)
+
+
+def pre_request(worker, req):
+    connections.add(req.unreader.sock)
 
 
 def post_request(worker, req, environ, resp):
@@ -84,3 +115,10 @@ def post_request(worker, req, environ, resp):
         import gevent
 
         gevent.sleep(0)
+
+
+def on_exit(server):
+    # Not if a new master (USR2) uses it.
+    folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR", "")
+    if os.path.basename(folder).startswith(METRICS) and not server.reexec_pid:
+        shutil.rmtree(folder, ignore_errors=True)

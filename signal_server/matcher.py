@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
+from typing import Final
 
 from .alarms import Alarms
 from .errors import HungUp, SignalError, Unavailable
@@ -20,6 +21,9 @@ from .metrics import Metrics
 from .stores.base import Outcome, Store, away
 from .tickets import Desk, Ticket
 from .wire import Connection
+
+DRAIN_SECONDS: Final = 2.0
+"""How long a process that ends waits for the answers to the offers that it has out."""
 
 
 class Matcher:
@@ -45,7 +49,7 @@ class Matcher:
             HungUp: the client left.
         """
         connection.hear_others()  # who left before this request came in is not matched with it
-        ticket = self._desk.open(caller)
+        ticket = self._desk.open(caller, is_answer=request.is_answer)
         try:
             refusal = self._decide(request, ticket, waited)
             self._wait(ticket, connection)
@@ -98,9 +102,19 @@ class Matcher:
             self._metrics.ghosts.inc()
             self._apply(self._store.release(reply.nonce))
 
-    def shutdown(self) -> None:
-        """Answer every held request now, and take no more."""
-        for ticket in self._desk.shut():
+    def shutdown(self, *, drain_seconds: float = DRAIN_SECONDS) -> None:
+        """Answer every held request now, and take no more.
+
+        One whose offer is out with a responder has `drain_seconds` more, in which it may get its answer: so a
+        restart does not part two peers that have found each other.
+        """
+        self._desk.shut()
+        for ticket in self._desk.tickets():
+            self._turn_away(ticket, unless_offered=True)
+        until = time.monotonic() + drain_seconds
+        while len(self._desk) and time.monotonic() < until:
+            time.sleep(0.02)
+        for ticket in self._desk.tickets():
             self._turn_away(ticket)
 
     # --- the parts of an exchange --------------------------------------------------------------------------
@@ -133,7 +147,7 @@ class Matcher:
         if ticket.result is not None:
             return
         if self._desk.is_shut:
-            self._turn_away(ticket)
+            self._turn_away(ticket, unless_offered=True)
         unwatch = connection.watch(lambda: self._leave(ticket, connection))
         try:
             ticket.wait()
@@ -151,8 +165,12 @@ class Matcher:
         if pending:
             ticket.resolve(HungUp())
 
-    def _turn_away(self, ticket: Ticket) -> None:
-        if self._apply(self._store.withdraw(ticket.id)).good:
+    def _turn_away(self, ticket: Ticket, *, unless_offered: bool = False) -> None:
+        try:
+            pending = self._apply(self._store.withdraw(ticket.id, unless_offered=unless_offered)).good
+        except Unavailable:
+            pending = True  # see _leave
+        if pending:
             ticket.resolve(Unavailable("shutting down"))
 
     def _apply(self, outcome: Outcome) -> Outcome:

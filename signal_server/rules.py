@@ -249,15 +249,19 @@ class Rules:
         self._set_deadline(nonce, handover, now_ms + self._times.answer)
         return Settled([Delivery(each.ticket, Reply(DELIVERED)) for each in repliers], handover.responder)
 
-    def withdraw(self, ticket: str) -> bool:
+    def withdraw(self, ticket: str, *, unless_offered: bool = False) -> bool:
         """Take an offer out, for good.
 
+        Args:
+            unless_offered: leave it if it is out with a responder, whose answer may come.
+
         Returns:
-            True if it was there: no reply will come. False if its reply is decided already.
+            True if it was there: no reply will come. False if its reply is decided already, or may come.
         """
-        offer = self._offers.pop(ticket, None)
-        if offer is None:
+        offer = self._offers.get(ticket)
+        if offer is None or (unless_offered and offer.nonce is not None):
             return False
+        del self._offers[ticket]
         if offer.nonce is None:
             self._pool(offer.arrival.pool).remove(offer)
             self._tidy(offer.arrival.pool)

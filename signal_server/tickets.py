@@ -66,15 +66,15 @@ class Desk:
     def __len__(self) -> int:
         return len(self._tickets)
 
-    def open(self, caller: Caller) -> Ticket:
+    def open(self, caller: Caller, *, is_answer: bool) -> Ticket:
         """Open a ticket.
 
         Raises:
-            Unavailable: the process is shutting down.
+            Unavailable: the process is shutting down, and finishes only what is under way.
         """
         ticket = Ticket(caller)
         with self._lock:
-            if self._closed:
+            if self._closed and not is_answer:
                 raise Unavailable("shutting down")
             self._tickets[ticket.id] = ticket
             self._held[caller.address] += 1
@@ -104,10 +104,14 @@ class Desk:
         found = self._tickets.get(ticket)
         return found is not None and found.resolve(result)
 
-    def shut(self) -> list[Ticket]:
-        """Open no more tickets. Returns those that are open."""
+    def shut(self) -> None:
+        """Open no more tickets but those of answers."""
         with self._lock:
             self._closed = True
+
+    def tickets(self) -> list[Ticket]:
+        """Those that are open."""
+        with self._lock:
             return list(self._tickets.values())
 
     @property

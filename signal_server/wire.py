@@ -203,26 +203,32 @@ class Connection:
 
         gunicorn ignores an application's `Connection: close`; this is what it does heed.
         """
-        self._shutdown(socket.SHUT_RD)
+        if self._socket is not None:
+            stop_reading(self._socket)
 
     def cut(self) -> None:
         """End the connection, with a write that is under way."""
-        self._shutdown(socket.SHUT_RDWR)
-
-    def _shutdown(self, how: int) -> None:
-        if self._socket is None:
-            return
-        try:
-            # On a copy of the descriptor: the method of an SSL socket would drop its encryption and write on.
-            with socket.socket(fileno=os.dup(self._socket.fileno())) as copy:
-                copy.shutdown(how)
-        except (OSError, ValueError):
-            pass  # it is closed already
+        if self._socket is not None:
+            _shutdown(self._socket, socket.SHUT_RDWR)
 
     def _keep_alive(self) -> None:
         if self._socket.family in (socket.AF_INET, socket.AF_INET6):
             for level, option, value in KEEPALIVE:
                 self._socket.setsockopt(level, option, value)
+
+
+def stop_reading(connection: Any) -> None:
+    """Read nothing more from this socket: an idle connection is closed, a request under way is answered."""
+    _shutdown(connection, socket.SHUT_RD)
+
+
+def _shutdown(connection: Any, how: int) -> None:
+    try:
+        # On a copy of the descriptor: the method of an SSL socket would drop its encryption and write on.
+        with socket.socket(fileno=os.dup(connection.fileno())) as copy:
+            copy.shutdown(how)
+    except (OSError, ValueError):
+        pass  # it is closed already
 
 
 def _wanted(length: int, limit: int | None) -> int:
