@@ -1,6 +1,7 @@
 """How gunicorn runs the server: `gunicorn`, and nothing more."""
 
 import _thread
+import gc
 import os
 import resource
 import shutil
@@ -78,6 +79,18 @@ NOW = {"drain_seconds": 0}
 
 
 def post_worker_init(worker):
+    spare_the_collector()
+    answer_before_the_end(worker)
+
+
+def spare_the_collector():
+    """Walk over what lives long less often: at the defaults it costs a fifth of each pair's time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
+
+
+def answer_before_the_end(worker):
     """Let a signal that ends the worker answer every held request at once; gunicorn would let them run on.
 
     After that, idle connections are closed, which gunicorn would wait for too.

@@ -7,15 +7,14 @@ import logging
 import os
 import secrets
 import sys
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import click
 from flask import Flask, Response
 from flask.sessions import SessionInterface
 from limits.strategies import FixedWindowRateLimiter
-from werkzeug.datastructures import Headers
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, InternalServerError
 
 from . import cli
 from .alarms import Alarms
@@ -35,6 +34,9 @@ from .stores.memory import MemoryStore
 from .stores.redis import RedisStore
 from .tickets import Desk
 from .wire import WRITE_SECONDS, HangupWatch
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 log = logging.getLogger(__name__)
 
@@ -127,11 +129,11 @@ class Spacerift:
 def create_app(settings: Settings | None = None) -> Flask:
     """The application that `gunicorn` and `flask` run: the endpoint, its demo page, and nothing else."""
     app = Flask("signal_server", static_folder=None)
-    app.response_class = _Response
     app.session_interface = _NoSessions()
     Spacerift(app, settings)
     app.extensions["spacerift"].journal.to_terminal()
     app.register_error_handler(HTTPException, _http_error)
+    app.wsgi_app = PastFlask(app.wsgi_app, app.extensions["spacerift"])  # type: ignore[method-assign]
     return app
 
 
@@ -173,13 +175,28 @@ def _http_error(error: HTTPException) -> Response:
     return response
 
 
-class _Response(Response):
-    """Its headers are final as they stand. Werkzeug looks them through once more, which takes time."""
+class PastFlask:
+    """Takes the requests of the protocol past Flask, whose routing, context and response would cost as much
+    as all that we do (see docs/performance.md). The view does the same in somebody's own application, which
+    may have hooks that want to see them.
+    """
 
-    def get_wsgi_headers(self, environ: Any) -> Headers:
-        if self.direct_passthrough:
-            return self.headers
-        return super().get_wsgi_headers(environ)
+    def __init__(self, flask: WSGIApplication, rift: Rift) -> None:
+        prefix = rift.settings.url_prefix or ""
+        self._flask = flask
+        self._serve = rift.endpoint.serve
+        self._paths = {f"{prefix}/", prefix}
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if environ["REQUEST_METHOD"] != "POST" or environ["PATH_INFO"] not in self._paths:
+            return self._flask(environ, start_response)
+        try:
+            status, headers, body = self._serve(environ)
+        except Exception:
+            log.exception("a request failed")
+            return _http_error(InternalServerError())(environ, start_response)
+        start_response(status, headers)
+        return body
 
 
 class _NoSessions(SessionInterface):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -51,6 +51,10 @@ HEADERS: Final = [
 ]
 
 METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")  # and HEAD, with GET
+
+Header = tuple[str, str]
+Served = tuple[str, list[Header], Iterable[bytes]]
+"""A response in the terms of WSGI: status line, headers, body."""
 
 Finish = Callable[[bool], None]
 View = Callable[..., Response]
@@ -112,10 +116,17 @@ class Endpoint:
 
     def signal(self) -> Response:
         """`POST /`: one request of the protocol."""
-        environ = request.environ
+        status, headers, body = self.serve(request.environ)
+        # Passed through as it is, for whoever looked into a watched body before it is written would end it.
+        watched = isinstance(body, Watched)
+        return current_app.response_class(body, status, headers, direct_passthrough=watched)
+
+    def serve(self, environ: Environ) -> Served:
+        """The same in the terms of WSGI; see `app.PastFlask`."""
         entry = self._journal.open(environ.get("HTTP_X_REQUEST_ID"))
-        headers = [("X-Request-Id", entry.id)]
+        headers = [*HEADERS, ("X-Request-Id", entry.id)]
         connection = Connection(environ, self._alarms, self._hangups)
+        refusal: SignalError
         try:
             address = self._address(environ)
             self._limits.count_address(address)
@@ -125,35 +136,26 @@ class Endpoint:
             waited = time.monotonic() - entry.received
             reply = self._matcher.exchange(asked, caller, connection, waited=waited)
             reply = self._matcher.begin(reply, caller, connection)
-        except SignalError as refusal:
-            entry.refused(refusal)
-            return _refusal(refusal, connection, headers)
+        except SignalError as error:
+            refusal = error
+            entry.refused(error)
         except HungUp:
+            refusal = Unavailable("nobody is there")
             entry.hung_up()
-            return _refusal(Unavailable("nobody is there"), connection, headers)
-        return self._response(reply, asked.pool, connection, entry, headers)
+        else:
+            status, fields = messages.render(reply, asked.pool)
+            payload = _compressed(_encode(fields), headers, environ)
+            if reply.type in (messages.DELIVERED, NO_PEER):
+                entry.replied(str(fields["TYPE"]), status)
+                return status, headers, [payload]
+            return status, headers, self._watched(payload, reply, status, connection, entry)
+        payload = _refused(refusal, headers)
+        return refusal.status, headers, Watched(payload, lambda _: connection.drain())
 
-    def _response(
-        self,
-        reply: Reply,
-        pool: str,
-        connection: Connection,
-        entry: Entry,
-        headers: list[tuple[str, str]],
-    ) -> Response:
-        """The response of a reply that was begun. It finishes the reply when it is written, or is not."""
-        status, fields = messages.render(reply, pool)
-        payload = _encode(fields)
-        headers = HEADERS + headers
-        if len(payload) >= WORTH_COMPRESSING:
-            headers.append(("Vary", "Accept-Encoding"))
-            if _accepts_gzip(request.environ.get("HTTP_ACCEPT_ENCODING", "")):
-                payload = gzip.compress(payload, 1, mtime=0)
-                headers.append(("Content-Encoding", "gzip"))
-        if reply.type in (messages.DELIVERED, NO_PEER):
-            entry.replied(str(fields["TYPE"]), status)
-            return current_app.response_class(payload, status, headers)
-        headers.append(("Content-Length", str(len(payload))))
+    def _watched(
+        self, payload: bytes, reply: Reply, status: str, connection: Connection, entry: Entry
+    ) -> Watched:
+        """The body of a reply that was begun, and that is finished when it is written, or is not."""
         alarm = self._alarms.after(WRITE_SECONDS, connection.cut)
 
         def finish(written: bool) -> None:
@@ -162,8 +164,7 @@ class Endpoint:
             self._matcher.finish(reply, written=written)
             entry.replied(reply.type, status, written=written)
 
-        # Passed through as it is, for whoever looked into the body before it is written would end it.
-        return current_app.response_class(Watched(payload, finish), status, headers, direct_passthrough=True)
+        return Watched(payload, finish)
 
     def preflight(self) -> Response:
         """`OPTIONS /`: asked by a browser before a cross-origin request that is not simple, once a day."""
@@ -205,7 +206,7 @@ class Endpoint:
             signer=asked.signer,
         )
 
-    def _cors(self, environ: Environ) -> list[tuple[str, str]]:
+    def _cors(self, environ: Environ) -> list[Header]:
         """The headers that let a page read the reply.
 
         Raises:
@@ -275,18 +276,29 @@ class Endpoint:
 # --- responses ---------------------------------------------------------------------------------------------
 
 
-def _refusal(
-    refusal: SignalError,
-    connection: Connection | None = None,
-    headers: Sequence[tuple[str, str]] = (),
-) -> Response:
-    """What the client still sends is read away after the response, within bounds."""
-    response = current_app.response_class(_encode(refusal.fields()), refusal.status, [*HEADERS, *headers])
+def _refusal(refusal: SignalError, headers: Sequence[Header] = ()) -> Response:
+    ours = [*HEADERS, *headers]
+    return current_app.response_class(_refused(refusal, ours), refusal.status, ours)
+
+
+def _refused(refusal: SignalError, headers: list[Header]) -> bytes:
+    """The body of a refusal; what belongs to it is added to the headers."""
     if refusal.retry_after is not None:
-        response.headers["Retry-After"] = str(refusal.retry_after)
-    if connection is not None:
-        response.call_on_close(connection.drain)
-    return response
+        headers.append(("Retry-After", str(refusal.retry_after)))
+    payload = _encode(refusal.fields())
+    headers.append(("Content-Length", str(len(payload))))
+    return payload
+
+
+def _compressed(payload: bytes, headers: list[Header], environ: Environ) -> bytes:
+    """The body as the client takes it; what belongs to it is added to the headers."""
+    if len(payload) >= WORTH_COMPRESSING:
+        headers.append(("Vary", "Accept-Encoding"))
+        if _accepts_gzip(environ.get("HTTP_ACCEPT_ENCODING", "")):
+            payload = gzip.compress(payload, 1, mtime=0)
+            headers.append(("Content-Encoding", "gzip"))
+    headers.append(("Content-Length", str(len(payload))))
+    return payload
 
 
 def _add(

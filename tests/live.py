@@ -49,13 +49,16 @@ class Server:
 
     Args:
         arguments: for the command line.
+        app: what to serve; by default the server itself, see tests/probe.py.
         limits: False turns the rate limits off, unless the settings name them.
         settings: without `SPACERIFT_`, or the platform's own names.
     """
 
-    def __init__(self, *arguments: str, limits: bool = False, **settings: object) -> None:
+    def __init__(
+        self, *arguments: str, limits: bool = False, app: str = "tests.probe:app()", **settings: object
+    ) -> None:
         self.port = free_port()
-        self._arguments = arguments
+        self._arguments = (*arguments, app)
         self._settings = settings if limits else {**NO_LIMITS, **settings}
         self._log = tempfile.NamedTemporaryFile("w+", prefix="spacerift-", suffix=".log")  # noqa: SIM115
 
@@ -69,7 +72,7 @@ class Server:
 
     def __enter__(self) -> Server:
         environ = environment(**self._settings) | {"PORT": str(self.port)}
-        command = [sys.executable, "-m", "gunicorn", *self._arguments, "tests.probe:app()"]
+        command = [sys.executable, "-m", "gunicorn", *self._arguments]
         self.process = subprocess.Popen(
             command, cwd=ROOT, env=environ, stdout=self._log, stderr=self._log, start_new_session=True
         )
@@ -92,7 +95,8 @@ class Server:
                     os.killpg(self.process.pid, signal.SIGKILL)  # a session of its own: all of them are ours
                 self.process.wait(10)
         if value is not None:
-            print(f"--- log of the server on port {self.port} ---\n{self.log}", file=sys.stderr)
+            tail = "\n".join(self.log.splitlines()[-40:])
+            print(f"--- log of the server on port {self.port} ---\n{tail}", file=sys.stderr)
         self._log.close()
 
     def _await_start(self) -> None:

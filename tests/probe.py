@@ -1,4 +1,4 @@
-"""The server as it is, with one more route: the store's counts, so that a test need not guess when to go on."""
+"""The server as it is, with one more route: the counts, so that a test need not guess when to go on."""
 
 from __future__ import annotations
 
