@@ -22,7 +22,9 @@ shared = bool(os.environ.get("REDIS_URL"))
 workers = int(os.environ.get("WEB_CONCURRENCY") or 1) if shared else 1
 
 # Connections, of which SPACERIFT_MAX_WAITING may be held; past these, the kernel's queue keeps newcomers.
-worker_connections = int(os.environ.get("SPACERIFT_MAX_WAITING") or 20000) + 1000
+# Empty, it is off. A bad value is the application's to refuse.
+held = os.environ.get("SPACERIFT_MAX_WAITING", "20000")
+worker_connections = (int(held) if held.isdecimal() else 1_000_000) + 1000
 backlog = 2048
 
 # Time for the headers too, so a client that dribbles them is cut off; longer than a responder's pause between
@@ -35,7 +37,7 @@ keepalive = 95 if proxied else 3
 timeout = 30
 
 # Everybody is answered by then (see post_worker_init); only who never asked anything is cut off.
-graceful_timeout = 5
+graceful_timeout = 4
 
 # One user's servers would share its path, and nobody asked for it.
 control_socket_disable = True

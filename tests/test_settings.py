@@ -113,10 +113,11 @@ def start(*arguments: str, **settings: object) -> tuple[int, str]:
     return ended.returncode, ended.stdout + ended.stderr
 
 
-def test_a_bad_value_stops_gunicorn_with_one_line_and_no_stack() -> None:
-    code, text = start(REQUEST_TIMEOUT="soon")
+@pytest.mark.parametrize("name", ["REQUEST_TIMEOUT", "MAX_WAITING"])
+def test_a_bad_value_stops_gunicorn_with_one_line_and_no_stack(name: str) -> None:
+    code, text = start(**{name: "soon"})
     assert code != 0
-    assert sum("SPACERIFT_REQUEST_TIMEOUT" in line for line in text.splitlines()) == 1
+    assert sum(f"SPACERIFT_{name}" in line for line in text.splitlines()) == 1
     assert "Traceback" not in text
 
 
