@@ -1,0 +1,143 @@
+"""The seam between the server and an OpenPGP engine, and what is the same for every engine.
+
+    PUBLIC_KEY, message ─ read strictly ─ trusted? ─ allowed now? ─ engine: one key, one message ─ Signed
+
+An engine gets one message and the one key that must have made it, both written anew in their plainest form,
+and does the arithmetic. It has no ring of keys in which it could find another, and nothing to remember.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from ..errors import Untrusted
+from .certificate import Certificate, read_public_key
+from .message import Message, read_message
+from .packets import Key
+
+CLOCK_SECONDS: Final = 60
+"""How far a signer's clock may be ahead of ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """What somebody signed.
+
+    Attributes:
+        text: as it was signed.
+        fingerprint: of the signer's primary key, in upper-case hex.
+        signed_at: seconds since 1970, by the signature itself.
+    """
+
+    text: bytes
+    fingerprint: str
+    signed_at: int
+
+
+class Engine(ABC):
+    """The arithmetic of OpenPGP.
+
+    Raises, each method:
+        Unavailable: it has too much to do, or cannot work.
+    """
+
+    @abstractmethod
+    def verify(self, message: bytes, key: bytes) -> Signed:
+        """Verify one message with one key, both in the plain form of `message` and `certificate`.
+
+        Raises:
+            Untrusted: it is not one good signature by that key, in force now.
+        """
+
+    @abstractmethod
+    def tidy(self, keys: bytes) -> bytes:
+        """Public keys, one after the other, without those that are not signed by themselves."""
+
+    @abstractmethod
+    def sign(self, text: str) -> str:
+        """Sign with the private key: armoured, in the form of `message`."""
+
+    @property
+    @abstractmethod
+    def public_key(self) -> str | None:
+        """The armoured public half of the private key, if there is one."""
+
+    @abstractmethod
+    def is_ready(self) -> bool:
+        """Can it work now?"""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End what it started, and leave nothing behind."""
+
+
+class Keyring:
+    """Verifies what peers signed, and signs the server's replies.
+
+    Args:
+        engine: does the arithmetic.
+        trusted: the only keys that count, by their fingerprints; None: each key speaks for itself.
+        clock: seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        trusted: Mapping[str, Certificate] | None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._engine = engine
+        self._trusted = trusted
+        self._clock = clock
+
+    @property
+    def trusted(self) -> Mapping[str, Certificate] | None:
+        return self._trusted
+
+    def verify(self, message: str, public_key: str) -> Signed:
+        """Verify a message, with the trusted copy of the key that `public_key` names, or with itself.
+
+        Raises:
+            Untrusted: it does not hold; the reason is for the log.
+            Unavailable: there is too much to verify just now.
+        """
+        read = read_message(message)
+        certificate = self._certificate(public_key)
+        signer = self._signer(read, certificate)
+        signed = self._engine.verify(read.plain(signer), certificate.plain(signer))
+        if signed != Signed(read.text, certificate.fingerprint, read.signature.created):
+            raise Untrusted("the engine read something else")
+        return signed
+
+    def sign(self, text: str) -> str:
+        return self._engine.sign(text)
+
+    def public_key(self) -> str | None:
+        """What `GET /key` answers; None without a private key."""
+        return self._engine.public_key
+
+    def is_ready(self) -> bool:
+        return self._engine.is_ready()
+
+    def close(self) -> None:
+        self._engine.close()
+
+    def _certificate(self, public_key: str) -> Certificate:
+        shown = read_public_key(public_key)
+        if self._trusted is None:
+            return shown
+        if shown.fingerprint not in self._trusted:
+            raise Untrusted("not a trusted key")
+        return self._trusted[shown.fingerprint]
+
+    def _signer(self, message: Message, certificate: Certificate) -> Key:
+        now = self._clock()
+        if message.signature.created > now + CLOCK_SECONDS:
+            raise Untrusted("signed in the future")
+        signer = certificate.signer_of(message.signature)
+        certificate.check(signer, now=now)
+        return signer

@@ -1,0 +1,121 @@
+"""One signed message in kbpgp's form: attached, one text, one signature."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass, replace
+from typing import Final
+
+from ..errors import Untrusted
+from .packets import (
+    COMPRESSED,
+    LITERAL,
+    ONE_PASS,
+    SIGNATURE,
+    Key,
+    Packet,
+    Reader,
+    Signature,
+    dearmour,
+    read_packets,
+    read_signature,
+)
+
+MAX_BYTES: Final = 96 * 1024
+"""Of a message, in armour and unpacked."""
+
+BINARY: Final = 0
+TEXT: Final = 1
+
+WINDOW_BITS: Final = {1: -15, 2: 15}
+"""zlib's name for OpenPGP's ZIP and ZLIB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A text and what claims to be its signature. Nothing is verified yet."""
+
+    text: bytes
+    signature: Signature
+
+    def plain(self, key: Key) -> bytes:
+        """The same message without armour, compression, or anything that is not signed."""
+        signature = self.signature
+        one_pass = (
+            bytes((3, signature.kind, signature.hash, signature.algorithm)) + bytes.fromhex(key.id) + b"\1"
+        )
+        literal = b"b\0" + bytes(4) + self.text
+        packets = (
+            Packet(ONE_PASS, one_pass),
+            Packet(LITERAL, literal),
+            Packet(SIGNATURE, signature.plain(key)),
+        )
+        return b"".join(map(bytes, packets))
+
+
+def read_message(armoured: str) -> Message:
+    """Read a message of exactly the form that the protocol asks for.
+
+    Raises:
+        Untrusted: it is of another: clearsigned, detached, glued, encrypted, doubly signed, unsigned.
+    """
+    if len(armoured) > MAX_BYTES:
+        raise Untrusted("message size")
+    packets = list(read_packets(dearmour(armoured, "MESSAGE")))
+    if [each.tag for each in packets] == [COMPRESSED]:
+        packets = list(read_packets(_unpacked(packets[0].body)))
+    if [each.tag for each in packets] != [ONE_PASS, LITERAL, SIGNATURE]:
+        raise Untrusted("message form")
+    one_pass, literal, signature = packets
+    text = _text(literal.body)
+    read = _signature(signature.body)
+    _check_one_pass(one_pass.body, read)
+    # The two kinds hash line ends differently, and programs differ in how.
+    if b"\r" in text or (read.kind == TEXT and b"\n" in text):
+        raise Untrusted("line ends")
+    if not read.fits(text):
+        raise Untrusted("digest")
+    return Message(text, read)
+
+
+def _unpacked(body: bytes) -> bytes:
+    window_bits = WINDOW_BITS.get(body[0] if body else 0)
+    if window_bits is None:
+        raise Untrusted("compression")
+    unpacker = zlib.decompressobj(window_bits)
+    try:
+        data = unpacker.decompress(body[1:], MAX_BYTES)
+    except zlib.error:
+        raise Untrusted("compression") from None
+    if not unpacker.eof or unpacker.unused_data:
+        raise Untrusted("compression")
+    return data
+
+
+def _text(body: bytes) -> bytes:
+    reader = Reader(body)
+    if reader.take(1) not in (b"b", b"t", b"u"):
+        raise Untrusted("text form")
+    reader.take(reader.number(1))  # a file's name
+    reader.take(4)  # its time
+    return reader.rest()
+
+
+def _signature(body: bytes) -> Signature:
+    read = read_signature(body)
+    if read.kind not in (BINARY, TEXT):
+        raise Untrusted("signature kind")
+    if not read.is_strong:
+        raise Untrusted("hash")
+    read.check(read.algorithm)
+    return replace(read, backsigs=())
+
+
+def _check_one_pass(body: bytes, signature: Signature) -> None:
+    """What stands before the text says the same as the signature behind it."""
+    reader = Reader(body)
+    if reader.take(4) != bytes((3, signature.kind, signature.hash, signature.algorithm)):
+        raise Untrusted("one-pass signature")
+    issuer = reader.take(8).hex().upper()
+    if reader.rest() != b"\x01" or not any(each.endswith(issuer) for each in signature.issuers):
+        raise Untrusted("one-pass signature")

@@ -1,0 +1,441 @@
+"""The keyring: what it verifies, what it refuses, and what is left of it afterwards."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from crafted import Author, Rsa, armour
+from live import ROOT
+from signal_server.errors import ConfigurationError, Unavailable, Untrusted
+from signal_server.keyring import Engine, Keyring, open_keyring
+from signal_server.keyring.gnupg import AT_ONCE, MAX_QUEUE, GnupgEngine
+from signal_server.keyring.helper import GPG_SECONDS, Home, Refused, read_status
+from signal_server.keyring.sequoia import SequoiaEngine
+from vectors import Vector, by_gpg, by_javascript, compare, crafted, flips, to_flip
+
+TEXT = b"chess"
+
+Open = Callable[..., Keyring]
+
+
+@pytest.fixture(scope="session")
+def vectors() -> list[Vector]:
+    return [*crafted(), *by_gpg(), *by_javascript()]
+
+
+@pytest.fixture(scope="session")
+def engines() -> Iterator[dict[str, Engine]]:
+    made: dict[str, Engine] = {"gnupg": GnupgEngine(), "sequoia": SequoiaEngine()}
+    yield made
+    for engine in made.values():
+        engine.close()
+
+
+@pytest.fixture(scope="session")
+def alice() -> Author:
+    return Author(Rsa())
+
+
+@pytest.fixture(scope="session")
+def eve() -> Author:
+    return Author(Rsa())
+
+
+@pytest.fixture(scope="session")
+def private_key() -> str:
+    """One with a passphrase."""
+    return make_private_key("open sesame")
+
+
+@pytest.fixture(params=["gnupg", "sequoia"])
+def opened(request: pytest.FixtureRequest) -> Iterator[Open]:
+    """Opens keyrings of one engine, and closes them."""
+    keyrings: list[Keyring] = []
+
+    def open_one(
+        trusted: str | None = None, private_key: str | None = None, passphrase: str | None = None
+    ) -> Keyring:
+        keyring = open_keyring(
+            openpgp=request.param, trusted_keys=trusted, private_key=private_key, passphrase=passphrase
+        )
+        keyrings.append(keyring)
+        return keyring
+
+    yield open_one
+    for each in keyrings:
+        each.close()
+
+
+def make_private_key(passphrase: str, algorithm: str = "ed25519") -> str:
+    with Home() as home:
+        options = ["--pinentry-mode=loopback", f"--passphrase={passphrase}", "--batch", "--quiet"]
+        gpg = ["gpg", f"--homedir={home.path}", *options]
+        subprocess.run([*gpg, "--quick-generate-key", "server", algorithm, "sign", "0"], check=True)
+        done = subprocess.run([*gpg, "--armor", "--export-secret-keys"], check=True, capture_output=True)
+        return done.stdout.decode()
+
+
+def public(author: Author) -> str:
+    return armour(author.certificate(), "PUBLIC KEY BLOCK")
+
+
+def message(author: Author, text: bytes = TEXT) -> str:
+    return armour(author.message(text))
+
+
+# --- what is verified --------------------------------------------------------------------------------------
+
+
+def test_every_vector_has_its_verdict_and_both_engines_agree(
+    vectors: list[Vector], engines: dict[str, Engine]
+) -> None:
+    wrong, counts = compare(engines, vectors)
+    assert not wrong
+    assert counts["vectors"] >= 300
+    assert counts["accepted"] >= 100
+    assert counts["refused by the engine"] >= 10
+
+
+def test_no_flipped_bit_changes_what_is_read(vectors: list[Vector], engines: dict[str, Engine]) -> None:
+    wrong, counts = compare(engines, flips(to_flip(vectors), step=97))
+    assert not wrong
+    assert counts["vectors"] >= 400
+    assert counts["refused by the engine"] >= 50
+
+
+def test_the_comparison_notices_a_wrong_verdict(engines: dict[str, Engine], alice: Author) -> None:
+    right = Vector("right", message(alice), public(alice), TEXT)
+    assert compare(engines, [right])[0] == []
+    assert len(compare(engines, [Vector("", right.message, right.key, None)])[0]) == 2
+    assert len(compare(engines, [Vector("", right.message, right.key, b"other")])[0]) == 2
+    assert len(compare(engines, [Vector("", "", right.key, TEXT)])[0]) == 2
+    assert len(compare(engines, [Vector("", right.message, right.key, TEXT, "0" * 40)])[0]) == 2
+
+
+# --- trust -------------------------------------------------------------------------------------------------
+
+
+def test_without_trusted_keys_each_key_speaks_for_itself(opened: Open, alice: Author, eve: Author) -> None:
+    keyring = opened()
+    assert keyring.verify(message(alice), public(alice)).fingerprint == alice.fingerprint
+    assert keyring.verify(message(eve), public(eve)).fingerprint == eve.fingerprint
+
+
+def test_only_trusted_keys_are_let_in(opened: Open, alice: Author, eve: Author) -> None:
+    keyring = opened(public(alice))
+    assert keyring.verify(message(alice), public(alice)).text == TEXT
+    with pytest.raises(Untrusted) as refusal:
+        keyring.verify(message(eve), public(eve))
+    assert refusal.value.reason == "not a trusted key"
+
+
+def test_the_key_that_is_shown_is_never_used_beside_the_trusted_one(
+    opened: Open, alice: Author, eve: Author
+) -> None:
+    keyring = opened(public(alice))
+    grafted = armour(alice.certificate() + alice.subkey(eve), "PUBLIC KEY BLOCK")
+    assert opened().verify(message(eve), grafted).fingerprint == alice.fingerprint
+    with pytest.raises(Untrusted):
+        keyring.verify(message(eve), grafted)
+    with pytest.raises(Untrusted):
+        keyring.verify(message(eve), public(eve))
+
+
+def test_trusted_keys_lie_in_a_folder(opened: Open, alice: Author, eve: Author, tmp_path: Path) -> None:
+    (tmp_path / "alice.asc").write_text(public(alice))
+    (tmp_path / "both.asc").write_text("Two keys:\n" + public(eve) + public(alice))
+    (tmp_path / ".hidden").write_text("nothing")
+    keyring = opened(str(tmp_path))
+    assert set(keyring.trusted or ()) == {alice.fingerprint, eve.fingerprint}
+    assert keyring.verify(message(eve), public(eve)).text == TEXT
+
+
+def test_a_trusted_key_may_be_written_in_one_line(opened: Open, alice: Author) -> None:
+    keyring = opened(public(alice).replace("\n", "\\n"))
+    assert keyring.verify(message(alice), public(alice)).text == TEXT
+
+
+def test_an_empty_folder_trusts_nobody(opened: Open, alice: Author, tmp_path: Path) -> None:
+    keyring = opened(str(tmp_path))
+    with pytest.raises(Untrusted):
+        keyring.verify(message(alice), public(alice))
+
+
+def test_a_trusted_key_that_was_revoked_is_refused(opened: Open, alice: Author) -> None:
+    revoked = alice.primary + alice.on_self(0x20, hashed=b"\x02\x1d\x00") + alice.name()
+    keyring = opened(armour(revoked, "PUBLIC KEY BLOCK"))
+    with pytest.raises(Untrusted) as refusal:
+        keyring.verify(message(alice), public(alice))
+    assert refusal.value.reason == "key revoked"
+
+
+# --- settings that cannot be used --------------------------------------------------------------------------
+
+
+def test_each_bad_setting_is_one_line_without_a_key(
+    opened: Open, alice: Author, private_key: str, tmp_path: Path
+) -> None:
+    (tmp_path / "bob.asc").write_text("hello")
+    unsigned = armour(alice.primary + alice.name(spoil=True), "PUBLIC KEY BLOCK")
+    cases: list[tuple[str, dict[str, str]]] = [
+        ("SPACERIFT_TRUSTED_KEYS: cannot read it", {"trusted": "/nonexistent"}),
+        ("SPACERIFT_TRUSTED_KEYS: bob.asc: no armoured", {"trusted": str(tmp_path)}),
+        ("holds a private key", {"trusted": private_key}),
+        (f"the key {alice.fingerprint} is not signed by itself", {"trusted": unsigned}),
+        ("not a key that can be used", {"trusted": public(alice).replace("\n\n", "\n\n!!", 1)}),
+        ("SPACERIFT_PRIVATE_KEY: cannot read it", {"private_key": "/nonexistent"}),
+        ("SPACERIFT_PRIVATE_KEY: ", {"private_key": private_key}),
+        ("SPACERIFT_PRIVATE_KEY: ", {"private_key": private_key, "passphrase": "wrong"}),
+        ("SPACERIFT_PRIVATE_KEY: ", {"private_key": public(alice)}),
+        ("SPACERIFT_PRIVATE_KEY: ", {"private_key": "-----BEGIN nothing"}),
+    ]
+    for expected, given in cases:
+        with pytest.raises(ConfigurationError) as error:
+            opened(**given)
+        line = str(error.value)
+        assert expected in line
+        assert "\n" not in line
+        assert "BEGIN" not in line
+        assert "wrong" not in line
+        assert error.value.__cause__ is None
+
+
+def test_a_private_key_that_peers_could_not_verify_stops_the_start(opened: Open) -> None:
+    with pytest.raises(ConfigurationError, match="SPACERIFT_PRIVATE_KEY: "):
+        opened(private_key=make_private_key("", "brainpoolP256r1"), passphrase="")
+
+
+def test_a_machine_without_gpg_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    with pytest.raises(ConfigurationError, match="needs GnuPG, and there is no gpg "):
+        GnupgEngine()
+
+
+# --- signing -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", ["", "x", '{"TYPE":"DEMOTE"}', "名 ☕", "x" * 5000])
+def test_what_is_signed_can_be_verified(opened: Open, private_key: str, text: str) -> None:
+    keyring = opened(private_key=private_key, passphrase="open sesame")
+    signed = keyring.verify(keyring.sign(text), keyring.public_key() or "")
+    assert signed.text == text.encode()
+    assert abs(signed.signed_at - time.time()) < 5
+
+
+def test_a_private_key_without_a_passphrase(opened: Open, tmp_path: Path) -> None:
+    path = tmp_path / "key.asc"
+    path.write_text(make_private_key("", "rsa2048"))
+    keyring = opened(private_key=str(path))
+    assert keyring.verify(keyring.sign("x"), keyring.public_key() or "").text == b"x"
+
+
+def test_without_a_private_key_there_is_no_public_one(opened: Open) -> None:
+    assert opened().public_key() is None
+
+
+# --- gpg's words -------------------------------------------------------------------------------------------
+
+GOOD = """[GNUPG:] PLAINTEXT 62 1
+[GNUPG:] PLAINTEXT_LENGTH 5
+[GNUPG:] NEWSIG
+[GNUPG:] KEY_CONSIDERED A 0
+[GNUPG:] SIG_ID x 2026-01-01 5
+[GNUPG:] GOODSIG B x
+[GNUPG:] VALIDSIG SUB 2026-01-01 5 0 4 0 22 10 00 PRIMARY
+"""
+
+
+def test_the_primary_key_is_read_from_validsig() -> None:
+    assert read_status(GOOD.encode()) == ("PRIMARY", 5)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("GOODSIG", "BADSIG"),
+        ("GOODSIG", "EXPSIG"),
+        ("GOODSIG", "EXPKEYSIG"),
+        ("GOODSIG", "REVKEYSIG"),
+        ("[GNUPG:] GOODSIG B x\n", ""),
+        ("[GNUPG:] NEWSIG\n", ""),
+        ("[GNUPG:] NEWSIG\n", "[GNUPG:] NEWSIG\n[GNUPG:] NEWSIG\n"),
+        ("[GNUPG:] PLAINTEXT 62 1\n", ""),
+        ("[GNUPG:] VALIDSIG", "[GNUPG:] NODATA 1\n[GNUPG:] VALIDSIG"),
+        ("PRIMARY\n", "PRIMARY\n[GNUPG:] NO_PUBKEY A\n"),
+        ("PRIMARY\n", "PRIMARY\n[GNUPG:] VALIDSIG SUB 2026-01-01 5 0 4 0 22 10 00 OTHER\n"),
+        ("PRIMARY\n", "PRIMARY\n[GNUPG:] GOODSIG B x\n"),
+        ("PRIMARY\n", "PRIMARY\ngpgv: hello\n"),
+        ("PRIMARY\n", "PRIMARY\n\n"),
+        (" 22 10 ", " 22 2 "),
+        (" 10 00 ", " 10 10 "),
+        (" 0 4 0 ", " 0 3 0 "),
+        (" PRIMARY", ""),
+        (GOOD, ""),
+    ],
+)
+def test_anything_else_is_refused(old: str, new: str) -> None:
+    assert old in GOOD
+    with pytest.raises(Refused):
+        read_status(GOOD.replace(old, new).encode())
+
+
+# --- what it leaves, and what it takes ---------------------------------------------------------------------
+
+
+def children(pid: int) -> set[int]:
+    """The processes below a process, dead ones left out."""
+    table = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            if fields[0] not in "ZX":
+                table[int(entry.name)] = int(fields[1])
+    found: set[int] = set()
+    while more := {each for each, parent in table.items() if parent in found | {pid}} - found:
+        found |= more
+    return found
+
+
+def agents() -> set[str]:
+    """The command lines of the gpg-agents that work in a home of ours."""
+    found = set()
+    for entry in Path("/proc").iterdir():
+        try:
+            line = (entry / "cmdline").read_bytes()
+        except (OSError, NotADirectoryError):
+            continue
+        if b"gpg-agent" in line and b"spacerift-" in line:
+            found.add(line.decode())
+    return found
+
+
+def homes() -> set[str]:
+    return {str(each) for folder in ("/dev/shm", "/tmp") for each in Path(folder).glob("spacerift-*/")}
+
+
+def until(condition: Callable[[], bool], seconds: float = 6) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.02)
+
+
+SIGNING = """
+import os, sys, time
+from signal_server.keyring import open_keyring
+keyring = open_keyring(openpgp="gnupg", trusted_keys=None, private_key=sys.argv[1], passphrase="open sesame")
+keyring.sign("x")
+print("ready", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_nothing_is_left_when_the_worker_is_killed(
+    number: signal.Signals, private_key: str, tmp_path: Path
+) -> None:
+    before = homes(), agents()
+    path = tmp_path / "key.asc"
+    path.write_text(private_key)
+    worker = subprocess.Popen([sys.executable, "-c", SIGNING, str(path)], cwd=ROOT, stdout=subprocess.PIPE)
+    assert worker.stdout is not None
+    assert worker.stdout.readline() == b"ready\n"
+    started = children(worker.pid)
+    assert started
+    assert agents() - before[1]
+    worker.send_signal(number)
+    worker.wait(10)
+    until(lambda: not any(Path(f"/proc/{each}").exists() for each in started))
+    until(lambda: (homes(), agents()) == before)
+    worker.stdout.close()
+
+
+def test_nothing_is_left_when_it_is_closed(private_key: str) -> None:
+    before = homes(), agents(), children(os.getpid())
+    engine = GnupgEngine(private_key, "open sesame")
+    engine.sign("x")
+    engine.close()
+    until(lambda: (homes(), agents()) == before[:2])
+    assert children(os.getpid()) <= before[2]
+
+
+def test_verifying_starts_no_agent_and_leaves_no_file(alice: Author) -> None:
+    before = homes(), agents()
+    engine = GnupgEngine()
+    try:
+        assert Keyring(engine, None).verify(message(alice), public(alice)).text == TEXT
+        assert (homes(), agents()) == before
+        assert not Path("/nonexistent").exists()
+    finally:
+        engine.close()
+
+
+def test_a_helper_that_dies_is_replaced(private_key: str, alice: Author) -> None:
+    before, left = children(os.getpid()), (homes(), agents())
+    engine = GnupgEngine(private_key, "open sesame")
+    keyring = Keyring(engine, None)
+    try:
+        (helper,) = (each for each in children(os.getpid()) - before if "helper.py" in command_of(each))
+        os.kill(helper, signal.SIGKILL)
+        until(lambda: not Path(f"/proc/{helper}/exe").exists())
+        with pytest.raises(Unavailable):
+            keyring.sign("x")
+        assert keyring.verify(keyring.sign("x"), keyring.public_key() or "").text == b"x"
+        assert keyring.verify(message(alice), public(alice)).text == TEXT
+    finally:
+        engine.close()
+    until(lambda: (homes(), agents()) == left)
+
+
+def command_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_text()
+
+
+@pytest.fixture
+def hanging_gpg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A gpgv that never ends, and says which process it is."""
+    script = tmp_path / "gpgv"
+    script.write_text(f"#!/bin/sh\necho $$ >> {tmp_path}/pids\nexec sleep 1000\n")
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    return tmp_path
+
+
+def test_a_hung_gpg_is_killed_and_at_most_four_run(hanging_gpg: Path, alice: Author) -> None:
+    engine = GnupgEngine()
+    keyring = Keyring(engine, None)
+    refusals: list[float] = []
+
+    def verify() -> None:
+        started = time.monotonic()
+        with pytest.raises(Unavailable):
+            keyring.verify(message(alice), public(alice))
+        refusals.append(time.monotonic() - started)
+
+    threads = [threading.Thread(target=verify) for _ in range(AT_ONCE + MAX_QUEUE + 5)]
+    try:
+        for thread in threads:
+            thread.start()
+        until(lambda: len(refusals) >= 5, seconds=2)  # past the queue: at once
+        pids = (hanging_gpg / "pids").read_text().split()
+        assert len(pids) == AT_ONCE
+        for thread in threads:
+            thread.join(10)
+        assert len(refusals) == len(threads)
+        assert max(refusals) < 2 * GPG_SECONDS + 2
+        for pid in (hanging_gpg / "pids").read_text().split():
+            until(lambda pid=pid: not Path(f"/proc/{pid}").exists())  # type: ignore[misc]
+    finally:
+        engine.close()
