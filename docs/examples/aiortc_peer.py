@@ -75,6 +75,8 @@ async def main(url, namespace=None, **options):
     exchange = await connect_async(url, **callbacks, namespace=namespace, **options)
     peer.channel.send("hello from aiortc")
     print(exchange.role, await peer.heard.get(), sep=": ", flush=True)
+    while peer.channel.readyState == "open" and peer.channel.bufferedAmount:
+        await asyncio.sleep(0.01)  # or what we said would be dropped
     await peer.connection.close()
 
 
