@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import time
 
@@ -30,31 +29,6 @@ def test_two_tabs_link(open_tab: OpenTab, server: Server, waiting: str, newcomer
     assert alice.states == ["gathering", "waiting", "connecting", "linked"]
     assert bob.states == ["gathering", "waiting", "answering", "connecting", "linked"]
     talk(alice, bob)
-
-
-@pytest.mark.parametrize("kind", ["native", "simple-peer 9"])
-@pytest.mark.parametrize("first", ["node", "tab"])
-def test_a_tab_links_with_node(
-    open_tab: OpenTab, server: Server, namespace: str, kind: str, first: str
-) -> None:
-    tab = open_tab()
-    if first == "tab":
-        tab.meet()
-        server.until(waiting=1)
-    command = ["node", "tests/browser/node-peer.js", server.url, namespace, kind]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as node:
-        try:
-            if first == "node":
-                server.until(waiting=1)
-                tab.meet()
-            assert tab.linked()["role"] == ("responder" if first == "node" else "initiator")
-            assert tab.hears() == "hello from node"
-            tab.say("hello from a tab")
-            printed, _ = node.communicate(timeout=20)
-        finally:
-            node.kill()
-    role = "initiator" if first == "node" else "responder"
-    assert json.loads(printed) == {"role": role, "heard": "hello from a tab"}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -346,6 +320,45 @@ def test_a_link_that_does_not_open_is_given_up(open_tab: OpenTab, server: Server
     other.meet()
     tab.linked()
     talk(tab, other)
+
+
+@pytest.mark.parametrize("someone_else_waits", [True, False])
+def test_a_peer_that_left_before_its_answer_is_got_over(
+    open_tab: OpenTab, server: Server, namespace: str, someone_else_waits: bool
+) -> None:
+    tab, other = open_tab(), open_tab()
+    offer = """(async () => {
+        const peer = new RTCPeerConnection();
+        peer.createDataChannel("");
+        return JSON.stringify(await peer.createOffer());
+    })()"""
+    # Our tab thinks about the offer for as long as the other peer needs to leave.
+    thinks = "{met: () => window.left ? false : new Promise(resolve => window.leave = () => resolve(false))}"
+    whose = {"FINGERPRINT": "leaves", "NAMESPACE": namespace, "TYPE": "CONNECT"}
+    with server.call(whose, SIGNAL=other.page.evaluate(offer)):
+        server.until(waiting=1)
+        tab.page.evaluate("window.left = window.leave = false")
+        tab.meet(javascript=thinks)
+        tab.page.wait_for_function("!!window.leave")
+    server.until(waiting=0)
+    if someone_else_waits:
+        other.meet()
+        server.until(waiting=1)
+    tab.page.evaluate("window.left = true; leave()")
+    if not someone_else_waits:
+        tab.page.wait_for_function("tab.pauses.length")
+        other.meet()
+    tab.linked()
+    talk(tab, other)
+    assert [each["status"] for each in tab.pauses] == ([] if someone_else_waits else [298])
+
+
+def test_many_that_come_at_once_all_link(open_tab: OpenTab) -> None:
+    tabs = [open_tab() for _ in range(6)]
+    for tab in tabs:
+        tab.meet()
+    roles = [tab.linked()["role"] for tab in tabs]
+    assert sorted(roles) == ["initiator"] * 3 + ["responder"] * 3
 
 
 def test_two_searches_of_one_page_run_side_by_side_and_never_meet(open_tab: OpenTab, server: Server) -> None:

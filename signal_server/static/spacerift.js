@@ -425,7 +425,7 @@ class SignedPool {
     const hashes = await Promise.all(about.map(sha256));
     const nonces = reply.TYPE === "DEMOTE" ? [reply.NONCE] : delivered ? [message.NONCE, undefined] : [signed.NONCE];
     trust(signed.TYPE === reply.TYPE, "the server's reply is of another type");
-    trust(nonces.includes(signed.NONCE ?? undefined), "the server's reply has another nonce");
+    trust(nonces.includes(signed.NONCE || undefined), "the server's reply has another nonce");
     trust(hashes.includes(String(signed.SHA256).toLowerCase()), "the server's reply is about another signal");
     trust(isSameKey(signed.TO, this.signer.fingerprint), "the server's reply is for someone else");
     trust(isNear(signed.TIME, SERVER_CLOCK), "the server's reply is not of now");
