@@ -1,0 +1,85 @@
+"""What the documents say is so: the tables, the links, the examples."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+
+import pytest
+
+from live import ROOT
+from signal_server import errors, messages
+from signal_server.settings import Settings, variable_of
+
+README = (ROOT / "README.md").read_text()
+DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+
+
+def rows(heading: str) -> list[list[str]]:
+    """The cells of all tables under a heading of the README."""
+    section = README.split(f"## {heading}\n")[1].split("\n## ")[0]
+    return [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in section.splitlines()
+        if line[:1] == "|"
+    ]
+
+
+def test_every_setting_stands_in_the_readme_with_its_default() -> None:
+    told = {row[0].strip("`"): row[1] for row in rows("Settings") if row[0].startswith("`")}
+    real = {variable_of(each.name): each.metadata["default"] for each in fields(Settings)}
+    assert told.keys() - {"PORT", "WEB_CONCURRENCY"} == real.keys()
+    for name, default in real.items():
+        assert told[name] == default or (default is None and told[name] in ("none", "random")), name
+
+
+def test_every_reply_stands_in_the_readme() -> None:
+    told = {
+        (int(status), name.strip("` "))
+        for row in rows("The protocol")
+        if row[0][:1].isdigit()
+        for status, name in zip(re.findall(r"\d{3}", row[0]), row[1].split(","), strict=True)
+    }
+    replies = [
+        messages.Reply(kind)
+        for kind in (messages.DEMOTE, messages.ANSWER, messages.DELIVERED, messages.NO_PEER)
+    ]
+    rendered = [messages.render(each, messages.pool_of(room)) for each in replies for room in (None, "room")]
+    real = {(int(status[:3]), str(body["TYPE"])) for status, body in rendered}
+    real |= {(int(each.status[:3]), each.code) for each in errors.SignalError.__subclasses__()}
+    assert told == real
+
+
+def test_every_parameter_stands_in_the_readme() -> None:
+    told = {name for row in rows("The protocol") for name in re.findall(r"`([A-Z_]+)`", row[0])}
+    assert told == set(messages.PARAMETERS)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_link_leads_somewhere(document) -> None:  # type: ignore[no-untyped-def]
+    for target in re.findall(r"\]\((?!https?:)([^)\s]+)\)", document.read_text()):
+        path, _, anchor = target.partition("#")
+        file = (document.parent / path) if path else document
+        assert file.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", file.read_text(), re.MULTILINE)
+            slugs = {re.sub(r"[^\w\- ]", "", each.lower()).replace(" ", "-") for each in headings}
+            assert anchor in slugs, target
+
+
+def test_the_readmes_application_runs() -> None:
+    code = re.search(r"```python\n(.*?)```", README, re.DOTALL)
+    assert code
+    names: dict[str, object] = {"__name__": "example"}
+    exec(code[1], names)
+    client = names["app"].test_client()  # type: ignore[attr-defined]
+    assert client.get("/rift/health").status_code == 200
+    assert client.post("/rift/", data={"TYPE": "CONNECT"}).status_code == 499
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_command_line_of_flask_is_one(document) -> None:  # type: ignore[no-untyped-def]
+    from signal_server.cli import group
+
+    for name in re.findall(r"flask --app signal_server spacerift ([a-z]+)", document.read_text()):
+        assert name in group.commands, name
