@@ -1,0 +1,45 @@
+"""Tabs in a full mesh, and on a full server."""
+
+from __future__ import annotations
+
+from live import Server
+from tabs import Line, OpenTab
+
+pytest_plugins = ["browser_fixtures"]
+
+FIND_OTHERS = """([namespace, many]) => {
+    tab.mesh = [];
+    tab.others = (async () => {
+        while (tab.mesh.length < many) tab.mesh.push(await tab.search("native", { namespace }));
+        return tab.mesh.map(link => link.remoteId);
+    })();
+}"""
+
+
+def test_four_pages_become_a_mesh(open_tab: OpenTab, namespace: str) -> None:
+    with Server() as server, Line(server.port) as line:
+        tabs = [open_tab(line.url) for _ in range(4)]
+        for tab in tabs:
+            tab.page.evaluate(FIND_OTHERS, [namespace, len(tabs) - 1])
+        for tab in tabs:
+            assert len(set(tab.page.evaluate("async () => tab.others"))) == len(tabs) - 1
+            assert tab.page.evaluate("tab.mesh.every(link => link.channel.readyState === 'open')")
+        links = len(tabs) * (len(tabs) - 1) // 2
+        assert len(line.posts(TYPE="BOUNCE")) == 0  # the server knows who has met
+        assert len(line.posts()) <= 4 * links  # three for each, and room for some that crossed
+
+
+def test_a_full_server_is_asked_again_without_a_storm(open_tab: OpenTab) -> None:
+    with Server(MAX_WAITING=1) as server, Line(server.port) as line:
+        with server.offer("someone", NAMESPACE="elsewhere"):
+            server.until(waiting=1)
+            tab = open_tab(line.url)
+            tab.meet()
+            tab.reaches("paused")
+            assert tab.pauses[0]["status"] == 503
+            assert tab.pauses[0]["retryAfter"] >= 1
+        other = open_tab(server.url)
+        other.meet()
+        tab.linked()
+        other.linked()
+        assert len(line.posts()) <= 4
