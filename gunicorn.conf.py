@@ -2,12 +2,16 @@
 
 import _thread
 import gc
+import json
+import logging
 import os
 import resource
 import shutil
 import signal
 import tempfile
 import weakref
+
+import gunicorn.util
 
 wsgi_app = "signal_server.app:serve()"
 
@@ -57,6 +61,27 @@ if shared and "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
 
 # The connections of this worker that have sent a request.
 connections = weakref.WeakSet()
+
+
+def refuse(sock, status, reason, detail):
+    """What gunicorn itself refuses, before it is a request, in the form of all other refusals."""
+    body = json.dumps({"TYPE": reason.upper().replace(" ", "_"), "DETAIL": "not HTTP as it should be"})
+    head = f"HTTP/1.1 {status} {reason}\r\nConnection: close\r\nContent-Type: application/json\r\n"
+    head += f"Cache-Control: no-store\r\nContent-Length: {len(body)}\r\n\r\n"
+    gunicorn.util.write_nonblock(sock, (head + body).encode())
+
+
+gunicorn.util.write_error = refuse
+
+
+def without_client(record):
+    """gunicorn logs the address and the words of whom it refuses."""
+    if str(record.msg).startswith("Invalid request from ip="):
+        record.msg = "refused what was not HTTP as it should be"
+    return True
+
+
+logging.getLogger("gunicorn.error").addFilter(without_client)
 
 
 def on_starting(server):

@@ -15,7 +15,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from . import messages
 from .alarms import Alarms
-from .errors import HungUp, MethodNotAllowed, NotFound, SignalError, Unavailable, Untrusted
+from .errors import BadRequest, HungUp, MethodNotAllowed, NotFound, SignalError, Unavailable, Untrusted
 from .ice import ice_servers
 from .identity import Caller, Identity, is_address
 from .journal import Entry, Journal
@@ -43,6 +43,8 @@ WORTH_COMPRESSING: Final = 1024
 """Bytes. What fits into one packet anyway arrives no sooner for being smaller."""
 
 PREFLIGHT_SECONDS: Final = 86400
+
+EXPOSED: Final = ("Access-Control-Expose-Headers", "Retry-After")
 
 HEADERS: Final = [
     ("Content-Type", "application/json"),
@@ -124,13 +126,13 @@ class Endpoint:
     def serve(self, environ: Environ) -> Served:
         """The same in the terms of WSGI; see `app.PastFlask`."""
         entry = self._journal.open(environ.get("HTTP_X_REQUEST_ID"))
-        headers = [*HEADERS, ("X-Request-Id", entry.id)]
+        headers = [*HEADERS, ("X-Request-Id", entry.id), *self._cors(environ)]
         connection = Connection(environ, self._alarms, self._hangups)
         refusal: SignalError
         try:
             address = self._address(environ)
             self._limits.count_address(address)
-            headers += self._cors(environ)
+            self._check_origin(environ)
             asked = entry.asked = self._parse(environ, connection)
             caller = self._caller(asked, address, environ)
             waited = time.monotonic() - entry.received
@@ -169,10 +171,11 @@ class Endpoint:
     def preflight(self) -> Response:
         """`OPTIONS /`: asked by a browser before a cross-origin request that is not simple, once a day."""
         try:
-            headers = self._cors(request.environ)
+            self._check_origin(request.environ)
         except Untrusted as refusal:
-            return _refusal(refusal)
-        headers += [
+            return _refusal(refusal, [("Vary", "Origin")])
+        headers = [
+            *self._cors(request.environ),
             ("Access-Control-Allow-Methods", "POST, GET, OPTIONS"),
             ("Access-Control-Allow-Headers", "Content-Type, Content-Encoding"),
             ("Access-Control-Max-Age", str(PREFLIGHT_SECONDS)),
@@ -181,7 +184,11 @@ class Endpoint:
         return current_app.response_class(status=204, headers=headers)
 
     def _parse(self, environ: Environ, connection: Connection) -> Request:
-        body = connection.body(self._settings.max_body)
+        try:
+            body = connection.body(self._settings.max_body)
+        except BadRequest:
+            self._matcher.check_open()  # else it is we who cut the body short
+            raise
         return messages.parse(messages.decode(environ.get("CONTENT_TYPE", ""), body))
 
     def _address(self, environ: Environ) -> str:
@@ -206,26 +213,21 @@ class Endpoint:
             signer=asked.signer,
         )
 
-    def _cors(self, environ: Environ) -> list[Header]:
-        """The headers that let a page read the reply.
+    def _check_origin(self, environ: Environ) -> None:
+        """Raise Untrusted if a page asks whose origin is not listed."""
+        allowed = self._settings.cors_origins
+        if "*" not in allowed and environ.get("HTTP_ORIGIN") not in (None, *allowed):
+            raise Untrusted("origin")
 
-        Raises:
-            Untrusted: the page's origin is not listed.
-        """
+    def _cors(self, environ: Environ) -> list[Header]:
+        """The headers that let a page of a listed origin read the reply."""
         allowed = self._settings.cors_origins
         if "*" in allowed:
-            return [("Access-Control-Allow-Origin", "*"), ("Access-Control-Expose-Headers", "Retry-After")]
-        origin = environ.get("HTTP_ORIGIN")
-        if origin is None:
-            return [("Vary", "Origin")]
+            return [("Access-Control-Allow-Origin", "*"), EXPOSED]
         for each in allowed:  # ours is written, not the client's, though they are equal
-            if each == origin:
-                return [
-                    ("Access-Control-Allow-Origin", each),
-                    ("Access-Control-Expose-Headers", "Retry-After"),
-                    ("Vary", "Origin"),
-                ]
-        raise Untrusted("origin")
+            if each == environ.get("HTTP_ORIGIN"):
+                return [("Access-Control-Allow-Origin", each), EXPOSED, ("Vary", "Origin")]
+        return [("Vary", "Origin")]
 
     # --- the page and its files ----------------------------------------------------------------------------
 
@@ -267,10 +269,7 @@ class Endpoint:
 
     def _share(self, response: Response) -> None:
         """Let pages of the allowed origins read this."""
-        try:
-            response.headers.extend(self._cors(request.environ))
-        except Untrusted:
-            response.headers["Vary"] = "Origin"
+        response.headers.extend(self._cors(request.environ))
 
 
 # --- responses ---------------------------------------------------------------------------------------------

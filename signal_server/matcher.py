@@ -102,6 +102,11 @@ class Matcher:
             self._metrics.ghosts.inc()
             self._apply(self._store.release(reply.nonce))
 
+    def check_open(self) -> None:
+        """Raise Unavailable if the process takes no more."""
+        if self._desk.is_shut:
+            raise Unavailable("shutting down")
+
     def shutdown(self, *, drain_seconds: float = DRAIN_SECONDS) -> None:
         """Answer every held request now, and take no more.
 

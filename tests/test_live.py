@@ -493,6 +493,32 @@ def test_other_methods_and_paths(server: Server, method: str, path: str, status:
     assert ("allow" in told.headers) == (told.status == 405)
 
 
+def test_what_is_no_http_is_refused_in_the_same_form_and_not_logged(server: Server) -> None:
+    for head in (
+        b"zq\r\n\r\n",
+        b"GET / HTTP/1.1\r\nzq zq: 1\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: a\r\nHost: zq\r\n\r\n",
+    ):
+        with server.call({}, method="GET", path="/health") as call:
+            call.reply()
+            call.socket.sendall(head)
+            told = call.reply()
+        assert told.status == 400
+        assert told.type == "BAD_REQUEST"
+        assert told.headers["cache-control"] == "no-store"
+    assert "zq" not in server.log
+    assert "127.0.0.1" not in server.log
+
+
+def test_a_body_that_is_still_coming_at_the_end_is_answered_too() -> None:
+    with Server() as server:
+        call = server.call(body=b"{", headers={"Content-Length": "100"})
+        assert server.get("/health")[0] == 200
+        server.process.send_signal(signal.SIGTERM)
+        assert call.reply(timeout=8).status == 503
+        call.close()
+
+
 # --- headers -----------------------------------------------------------------------------------------------
 
 
@@ -618,6 +644,8 @@ def test_the_address_limit_comes_before_everything() -> None:
         assert server.post({}).status == 297
         with server.call(body=b"x", headers={"Content-Length": "60000"}) as slow:
             assert slow.reply(timeout=3).status == 297, "at once, and not after its body"
+        with server.call({}, headers={"Origin": "https://a.example"}) as page:
+            assert page.reply().headers["access-control-allow-origin"] == "*", "the page may read it"
         assert server.get("/health")[0] == server.get("/")[0] == 200, "it counts POSTs only"
 
 
