@@ -1,0 +1,225 @@
+"""What a signed Python peer sends, and what it takes from others."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from signal_server.client import BadSignal, SpaceriftError, connect
+from signal_server.client.pools import Message, SignedPool
+from signal_server.keyring.helper import Home
+from signal_server.signer import OpenpgpSigner
+
+
+@dataclass(frozen=True)
+class KeyPair:
+    private: str
+    public: str
+
+
+def key_pair(name: str) -> KeyPair:
+    with Home() as home:
+        gpg = [
+            "gpg",
+            f"--homedir={home.path}",
+            "--batch",
+            "--quiet",
+            "--passphrase=",
+            "--pinentry-mode=loopback",
+        ]
+        subprocess.run([*gpg, "--quick-generate-key", name, "ed25519", "sign", "0"], check=True)
+
+        def export(command: str) -> str:
+            return subprocess.run(
+                [*gpg, "--armor", command], check=True, capture_output=True, text=True
+            ).stdout
+
+        return KeyPair(export("--export-secret-keys"), export("--export"))
+
+
+@pytest.fixture(scope="module")
+def keys() -> dict[str, KeyPair]:
+    return {name: key_pair(name) for name in ("alice", "bob", "server")}
+
+
+@pytest.fixture(scope="module")
+def alice(keys: dict[str, KeyPair]) -> Iterator[OpenpgpSigner]:
+    with OpenpgpSigner(keys["alice"].private) as signer:
+        yield signer
+
+
+@pytest.fixture(scope="module")
+def bob(keys: dict[str, KeyPair]) -> Iterator[OpenpgpSigner]:
+    with OpenpgpSigner(keys["bob"].private) as signer:
+        yield signer
+
+
+async def at_once(function: Any, *arguments: Any, **named: Any) -> Any:
+    return function(*arguments, **named)
+
+
+def run(coroutine: Any) -> Any:
+    """Nothing here waits."""
+    with pytest.raises(StopIteration) as done:
+        coroutine.send(None)
+    return done.value.value
+
+
+def pool(signer: OpenpgpSigner, namespace: str = "chess", server_key: str | None = None) -> SignedPool:
+    return SignedPool(namespace, signer, server_key, at_once)
+
+
+def sent(signer: OpenpgpSigner, kind: str = "DEMOTE", **changed: Any) -> dict[str, str]:
+    """A reply of the server's with what this peer signed, except for what is changed in the text."""
+    text = {"TYPE": "CONNECT", "NAMESPACE": "chess", "SIGNAL": "offer", "TIME": round(time.time() * 1000)}
+    text |= {name: value for name, value in changed.items() if name in (*text, "NONCE")}
+    reply = {"TYPE": kind, "NONCE": "n" * 22, "PUBLIC_KEY": signer.public_key()}
+    reply["SIGNED_NAMESPACE"] = signer.sign(changed.get("SIGNED_NAMESPACE", "chess"))
+    return reply | {"SIGNED_SIGNAL": signer.sign(json.dumps(text))}
+
+
+def test_a_peer_reads_what_another_wrote(alice: OpenpgpSigner, bob: OpenpgpSigner) -> None:
+    wrote = run(pool(alice).write(Message("CONNECT", "an offer ☕")))
+    assert set(wrote) == {"TYPE", "SIGNED_NAMESPACE", "SIGNED_SIGNAL", "PUBLIC_KEY"}
+    read = run(pool(bob).read({"TYPE": "DEMOTE", **{k: v for k, v in wrote.items() if k != "TYPE"}}))
+    assert read == ("an offer ☕", alice.fingerprint)
+
+
+def test_the_text_that_is_signed_is_one_line_of_ascii_and_says_what_stands_in_clear(
+    alice: OpenpgpSigner,
+) -> None:
+    wrote = run(pool(alice).write(Message("BOUNCE", "an offer ☕", "n" * 22)))
+    text, _ = alice.verify(wrote["SIGNED_SIGNAL"], alice.public_key())
+    assert text.isascii()
+    assert "\n" not in text
+    said = json.loads(text)
+    assert abs(said.pop("TIME") - time.time() * 1000) < 5000
+    expected = {"TYPE": "BOUNCE", "NAMESPACE": "chess", "NONCE": "n" * 22, "SIGNAL": "an offer ☕"}
+    assert said == expected
+    assert (wrote["TYPE"], wrote["NONCE"]) == ("BOUNCE", "n" * 22)
+
+
+def test_a_namespace_is_signed_once(alice: OpenpgpSigner) -> None:
+    own = pool(alice)
+    first, second = (run(own.write(Message("CONNECT", signal))) for signal in ("one", "two"))
+    assert first["SIGNED_NAMESPACE"] == second["SIGNED_NAMESPACE"]
+    assert first["SIGNED_SIGNAL"] != second["SIGNED_SIGNAL"]
+
+
+def test_the_default_pool_can_be_signed_too(alice: OpenpgpSigner, bob: OpenpgpSigner) -> None:
+    wrote = run(pool(alice, "").write(Message("CONNECT", "offer")))
+    assert run(pool(bob, "").read({**wrote, "TYPE": "DEMOTE"})) == ("offer", alice.fingerprint)
+
+
+FAR = 10 * 60_000
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ({"NAMESPACE": "go"}, "another namespace"),
+        ({"SIGNED_NAMESPACE": "go"}, "another namespace"),
+        ({"TIME": round(time.time() * 1000) - FAR}, "not of now"),
+        ({"TIME": round(time.time() * 1000) + FAR}, "not of now"),
+        ({"TIME": None}, "not of now"),
+        ({"TYPE": "DEMOTE"}, "another type"),
+        ({"TYPE": "BOUNCE"}, "nonce does not fit"),
+        ({"NONCE": "n" * 22}, "nonce does not fit"),
+        ({"kind": "ANSWER"}, "nonce does not fit"),
+        ({"kind": "ANSWER", "TYPE": "BOUNCE", "NONCE": "n" * 22}, "another type"),
+        ({"SIGNAL": 7}, "cannot be read"),
+    ],
+)
+def test_a_text_that_does_not_fit_is_not_taken(
+    alice: OpenpgpSigner, bob: OpenpgpSigner, changed: dict[str, Any], why: str
+) -> None:
+    assert sent(alice)  # it is what is changed that counts
+    with pytest.raises(BadSignal, match=why):
+        pool(bob).read(sent(alice, **changed)).send(None)
+
+
+@pytest.mark.parametrize("missing", ["SIGNED_NAMESPACE", "SIGNED_SIGNAL", "PUBLIC_KEY"])
+def test_a_part_that_is_missing_or_somebody_elses_is_not_taken(
+    alice: OpenpgpSigner, bob: OpenpgpSigner, missing: str
+) -> None:
+    reply = sent(alice)
+    assert run(pool(bob).read(reply)) == ("offer", alice.fingerprint)
+    for other in ({}, {missing: sent(bob)[missing]}):
+        with pytest.raises(BadSignal):
+            pool(bob).read({**{k: v for k, v in reply.items() if k != missing}, **other}).send(None)
+
+
+def test_only_trusted_keys_are_taken(
+    keys: dict[str, KeyPair], alice: OpenpgpSigner, bob: OpenpgpSigner, tmp_path: Path
+) -> None:
+    (tmp_path / "alice.asc").write_text(keys["alice"].public)
+    with OpenpgpSigner(keys["server"].private, trusted=str(tmp_path)) as carol:
+        assert run(pool(carol).read(sent(alice))) == ("offer", alice.fingerprint)
+        with pytest.raises(BadSignal):
+            pool(carol).read(sent(bob)).send(None)
+        # A server's key may be pinned that is not among them.
+        assert carol.verify(bob.sign("reply"), keys["bob"].public, pinned=True).text == "reply"
+
+
+# --- a pinned server ---------------------------------------------------------------------------------------
+
+
+def signed_reply(
+    server: OpenpgpSigner, to: OpenpgpSigner, reply: dict[str, str], **changed: Any
+) -> dict[str, str]:
+    about = hashlib.sha256(reply.get("SIGNED_SIGNAL", "").encode()).hexdigest()
+    text = {"TYPE": reply["TYPE"], "NONCE": reply.get("NONCE"), "SHA256": about, "TO": to.fingerprint}
+    text |= {"TIME": round(time.time() * 1000), **changed}
+    return {**reply, "SIGNED_REPLY": server.sign(json.dumps(text))}
+
+
+@pytest.fixture(scope="module")
+def server(keys: dict[str, KeyPair]) -> Iterator[OpenpgpSigner]:
+    with OpenpgpSigner(keys["server"].private) as signer:
+        yield signer
+
+
+def test_a_pinned_servers_replies_are_taken(
+    alice: OpenpgpSigner, bob: OpenpgpSigner, server: OpenpgpSigner
+) -> None:
+    own, message = pool(bob, server_key=server.public_key()), Message("CONNECT", "answer", "n" * 22)
+    run(own.check(signed_reply(server, bob, sent(alice)), message))
+    written = run(own.write(message))
+    delivered = {"TYPE": "DELIVERED", "SIGNED_SIGNAL": written["SIGNED_SIGNAL"], "NONCE": "n" * 22}
+    run(own.check(signed_reply(server, bob, delivered), message))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"TYPE": "ANSWER"}, {"NONCE": "m" * 22}, {"SHA256": "0" * 64}, {"TO": "0" * 40}, {"TIME": 0}],
+    ids=lambda changed: next(iter(changed)),
+)
+def test_a_reply_that_a_pinned_server_did_not_mean_is_refused(
+    alice: OpenpgpSigner, bob: OpenpgpSigner, server: OpenpgpSigner, changed: dict[str, Any]
+) -> None:
+    own, message = pool(bob, server_key=server.public_key()), Message("CONNECT", "offer")
+    with pytest.raises(SpaceriftError, match="not trusted"):
+        own.check(signed_reply(server, bob, sent(alice), **changed), message).send(None)
+
+
+def test_a_reply_that_a_pinned_server_did_not_sign_is_refused(
+    alice: OpenpgpSigner, bob: OpenpgpSigner, server: OpenpgpSigner
+) -> None:
+    own, message = pool(bob, server_key=server.public_key()), Message("CONNECT", "offer")
+    for reply in (sent(alice), signed_reply(alice, bob, sent(alice))):
+        with pytest.raises(SpaceriftError) as raised:
+            own.check(reply, message).send(None)
+        assert (raised.value.type, raised.value.passes) == ("UNTRUSTED", False)
+
+
+def test_a_pinned_server_needs_a_signer(server: OpenpgpSigner) -> None:
+    with pytest.raises(TypeError):
+        connect("http://127.0.0.1:9/", offer=lambda: "", answer=str, server_key=server.public_key())
