@@ -26,6 +26,8 @@ const SERVER_CLOCK = 60_000;
 const PEER_CLOCK = 5 * 60_000; // two clocks, each a minute off the server's, and the time the offer was held
 
 const REPEATS = 3; // of an answer whose reply was lost
+/** @type {RequestInit} */
+const ANONYMOUS = { cache: "no-store", credentials: "omit" };
 const PASSING = [0, 297, 298, 299, 408, 429]; // 0: no reply, or no link; 408 and 429 may come from a proxy
 
 /**
@@ -73,7 +75,7 @@ const PASSING = [0, 297, 298, 299, 408, 429]; // 0: no reply, or no link; 408 an
  * @property {any} [wrtc] outside a browser: an object with `RTCPeerConnection` and its kin
  */
 
-/** Why there is no link. `type` is the server's, or NETWORK, LINK_LOST, BAD_SIGNAL, BAD_REPLY or UNTRUSTED of our own. */
+/** Why there is no link. `type` is the server's, or our own NETWORK, LINK_LOST, BAD_SIGNAL, BAD_REPLY or UNTRUSTED. */
 export class SpaceriftError extends Error {
   /**
    * @param {string} type
@@ -320,7 +322,7 @@ class Search {
     const { status, reply } = await this.request(new URLSearchParams(parameters), ms);
     // By status, never by `ok`: 297, 298 and 299 are as good as 200 to a browser.
     if (status !== 200) throw refusal(status, reply);
-    await this.pool.check(reply, message, parameters);
+    await this.pool.check(reply, message);
     return reply;
   }
 
@@ -328,7 +330,7 @@ class Search {
   async request(body, ms) {
     try {
       const signal = AbortSignal.any([this.signal, AbortSignal.timeout(ms)]);
-      const response = await this.fetch(this.url, { method: "POST", body, cache: "no-store", credentials: "omit", signal });
+      const response = await this.fetch(this.url, { ...ANONYMOUS, method: "POST", body, signal });
       const reply = await response.json().catch(error => {
         if (error instanceof SyntaxError) return {}; // a proxy's page
         throw error;
@@ -380,8 +382,8 @@ class OpenPool {
     return given({ TYPE, NONCE, NAMESPACE: this.namespace, SIGNAL });
   }
 
-  /** @param {Reply} reply @param {Message} message @param {Record<string, string>} parameters */
-  async check(reply, message, parameters) {}
+  /** @param {Reply} reply @param {Message} message */
+  async check(reply, message) {} // there is nothing to be held against it
 
   /** @param {Reply} reply @returns {Promise<{ signal: unknown, remoteKey?: string }>} the other peer's signal */
   async read(reply) {
@@ -447,7 +449,7 @@ class SignedPool {
     return { signal: signed.SIGNAL, remoteKey: fingerprint };
   }
 
-  /** @param {unknown} message @param {unknown} key @param {{ pinned: boolean }} [options] @returns {Promise<Verified>} */
+  /** @param {unknown} message @param {unknown} key @param {{ pinned?: boolean }} [options] */
   async verify(message, key, options) {
     trust(typeof message === "string" && typeof key === "string", "a signature or its key is missing");
     try {
@@ -487,7 +489,9 @@ class NativeEnd {
       // Without a way to signal there is no second start: a failed connection is over, as it is with simple-peer.
       if (["failed", "closed"].includes(this.peer.connectionState)) this.close();
     });
-    this.peer.addEventListener("track", ({ streams }) => this.streams.push(...streams.filter(s => !this.streams.includes(s))));
+    this.peer.addEventListener("track", ({ streams }) => {
+      this.streams.push(...streams.filter(stream => !this.streams.includes(stream)));
+    });
     if (initiator) this.#use(this.peer.createDataChannel("spacerift"));
     else this.peer.addEventListener("datachannel", ({ channel }) => this.#use(channel), { once: true });
   }
@@ -623,13 +627,15 @@ function knownIceServers(url, fetch) {
 
 /** @param {string} address @param {typeof globalThis.fetch} fetch @returns {Promise<RTCIceServer[]>} */
 async function askIceServers(address, fetch) {
-  const response = await fetch(address, { cache: "no-store", credentials: "omit", signal: AbortSignal.timeout(ICE_WITHIN) });
+  const response = await fetch(address, { ...ANONYMOUS, signal: AbortSignal.timeout(ICE_WITHIN) });
   if (response.status === 404) return []; // a server without this route
   return (await response.json()).iceServers ?? [];
 }
 
-// Where a Spacerift server serves this module, its ICE servers are asked for while the page loads and not after the click.
-if (/^https?:.*\/spacerift\.js$/.test(import.meta.url)) void knownIceServers(new URL(".", import.meta.url), globalThis.fetch);
+// Where a Spacerift server serves this module, its ICE servers are asked for while the page loads, not after the click.
+if (/^https?:.*\/spacerift\.js$/.test(import.meta.url)) {
+  void knownIceServers(new URL(".", import.meta.url), globalThis.fetch);
+}
 
 /** @type {WeakMap<Signer, Map<string, { time: number, message: Promise<string> }>>} */
 const signedNamespaces = new WeakMap();
@@ -713,12 +719,16 @@ function isSameKey(one, other) {
 
 /** @param {Record<string, string | undefined>} parameters @returns {Record<string, string>} those with a value */
 function given(parameters) {
-  return /** @type {Record<string, string>} */ (Object.fromEntries(Object.entries(parameters).filter(([, value]) => value)));
+  /** @type {Record<string, string>} */
+  const those = {};
+  for (const [name, value] of Object.entries(parameters)) if (value) those[name] = value;
+  return those;
 }
 
-/** @param {object} value @returns {string} one line of ASCII, the only text that every OpenPGP program leaves as it is */
+/** @param {object} value @returns {string} one line of ASCII: all OpenPGP programs leave such a text as it is */
 function asciiJson(value) {
-  return JSON.stringify(value).replace(/[^\x20-\x7e]/g, unit => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`);
+  const escaped = (/** @type {string} */ unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`;
+  return JSON.stringify(value).replace(/[^\x20-\x7e]/g, escaped);
 }
 
 /** @param {string} text @returns {Promise<string>} hexadecimal */
