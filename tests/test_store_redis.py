@@ -24,7 +24,7 @@ def running() -> Iterator[RedisServer]:
 
 @pytest.fixture(scope="module")
 def servers(running: RedisServer) -> Servers:
-    return Servers(running.url)
+    return Servers(running.url, timeout_seconds=10)
 
 
 @pytest.fixture
@@ -208,7 +208,10 @@ def test_much_that_ran_out_of_time_is_ended_bit_by_bit(both: Processes) -> None:
 def test_what_another_life_of_redis_wrote_is_not_believed(servers: Servers) -> None:
     """As after a fail-over to a replica: all is there, but who knows what is missing."""
     with RedisServer() as first, RedisServer() as replica:
-        old, new = Processes(Servers(first.url)), Processes(Servers(replica.url))
+        old, new = (
+            Processes(Servers(first.url, timeout_seconds=10)),
+            Processes(Servers(replica.url, timeout_seconds=10)),
+        )
         old.one.pair("eve", "fay")
         held = old.one.connect("ann")
         waiting = old.one.connect("ann")
@@ -223,7 +226,7 @@ def test_what_another_life_of_redis_wrote_is_not_believed(servers: Servers) -> N
         assert not new.one.answer("ben", nonce).outcome.good, "a nonce of another epoch"
         assert new.one.counts() == {"waiting": 0, "offered": 0, "handovers": 0, "pairs": 1}
         # And the process that was there before, now on the replica:
-        old.one.store._servers = Servers(replica.url)  # type: ignore[attr-defined]
+        old.one.store._servers = Servers(replica.url, timeout_seconds=10)  # type: ignore[attr-defined]
         assert set(old.one.store.expire().lost) == {held.ticket, waiting.ticket}
         assert not old.one.store.claim(nonce).good
 

@@ -29,10 +29,8 @@ from ..errors import ConfigurationError, Unavailable
 from .base import away
 
 TIMEOUT_SECONDS: Final = 0.5
-"""How long Redis may take for anything, before it counts as away."""
-
-CALL_SECONDS: Final = 0.8
-"""How long a call may take, with those before it: whoever asks is promised an answer within a second."""
+"""How long Redis may take for anything, before it counts as away. Whoever asks is promised an answer within a
+second, so a call may take half as long again, with those before it."""
 
 KNOCK_SECONDS: Final = 0.2
 """The pause between two attempts to connect."""
@@ -55,9 +53,10 @@ log = logging.getLogger(__name__)
 class Call:
     """A command under way."""
 
-    __slots__ = ("_done", "error", "packed", "reply")
+    __slots__ = ("_done", "_seconds", "error", "packed", "reply")
 
-    def __init__(self, packed: tuple[bytes, ...]) -> None:
+    def __init__(self, packed: tuple[bytes, ...], seconds: float) -> None:
+        self._seconds = seconds
         self.packed = packed
         self.reply: Any = None
         self.error: Exception | None = None
@@ -73,7 +72,7 @@ class Call:
             Unavailable: there is none, and it is not known whether the command was carried out.
             ResponseError: the command was refused, and did nothing.
         """
-        if not self._done.wait(CALL_SECONDS):
+        if not self._done.wait(self._seconds):
             raise away()
         if self.error is not None:
             raise self.error
@@ -83,8 +82,9 @@ class Call:
 class Link:
     """One connection to one server, shared by all threads of the process."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, call_seconds: float) -> None:
         self._connection = connection
+        self._call_seconds = call_seconds
         self._calls: deque[Call] = deque()
         self._lock = threading.Lock()
         self._wake = threading.Event()
@@ -103,7 +103,7 @@ class Link:
         """
         if self._is_down:
             raise away()
-        call = Call(packed)
+        call = Call(packed, self._call_seconds)
         self._calls.append(call)
         self._wake.set()
         if not self._started:
@@ -120,7 +120,7 @@ class Link:
     def _run(self) -> None:
         while True:
             if not self._wake.wait(IDLE_SECONDS):
-                self._calls.append(Call((pack(b"PING"),)))
+                self._calls.append(Call((pack(b"PING"),), self._call_seconds))
             self._wake.clear()
             while self._calls:
                 self._exchange([self._calls.popleft() for _ in range(min(len(self._calls), MOST_AT_ONCE))])
@@ -240,20 +240,23 @@ class Servers:
         url: `redis://`, `rediss://` or `unix://`, as redis-py reads them; or `redis+cluster://` or
             `rediss+cluster://` with any node of a cluster.
         verify_tls: False takes any certificate.
+        timeout_seconds: after which silence a server is away.
 
     Raises:
         ConfigurationError: it is no such address.
     """
 
-    def __init__(self, url: str, *, verify_tls: bool = True) -> None:
+    def __init__(
+        self, url: str, *, verify_tls: bool = True, timeout_seconds: float = TIMEOUT_SECONDS
+    ) -> None:
         options: dict[str, Any] = {
-            "socket_timeout": TIMEOUT_SECONDS,
+            "socket_timeout": timeout_seconds,
             "retry": Retry(NoBackoff(), 0),
             "protocol": 2,
         }
         parts = urlsplit(url)
         if parts.scheme != "unix":
-            options |= {"socket_connect_timeout": TIMEOUT_SECONDS, "socket_keepalive": True}
+            options |= {"socket_connect_timeout": timeout_seconds, "socket_keepalive": True}
         if parts.scheme.startswith("rediss") and not verify_tls:
             options |= {"ssl_cert_reqs": "none", "ssl_check_hostname": False}
         plain = parts._replace(scheme=parts.scheme.removesuffix(CLUSTER))
@@ -262,7 +265,8 @@ class Servers:
         except ValueError as exc:
             raise ConfigurationError("REDIS_URL must be such as 'redis://host:6379/0'") from exc
         self._make, self._options = pool.connection_class, pool.connection_kwargs
-        self._nodes = _Nodes(self._connect) if plain != parts else None
+        self._call_seconds = timeout_seconds * 1.5
+        self._nodes = _Nodes(self._connect, self._call_seconds) if plain != parts else None
         self._links: dict[Address | None, Link] = {}
         self._lock = threading.Lock()
 
@@ -322,7 +326,7 @@ class Servers:
         link = self._links.get(address)
         if link is None:
             with self._lock:
-                link = self._links.setdefault(address, Link(self._connect(address)))
+                link = self._links.setdefault(address, Link(self._connect(address), self._call_seconds))
         return link
 
     def _connect(self, address: Address | None) -> Connection:
@@ -333,8 +337,9 @@ class Servers:
 class _Nodes:
     """Which node of a cluster has which keys. One thread asks, when there is reason to."""
 
-    def __init__(self, connect: Callable[[Address | None], Connection]) -> None:
+    def __init__(self, connect: Callable[[Address | None], Connection], patience_seconds: float) -> None:
         self._connect = connect
+        self._patience_seconds = patience_seconds
         self._by_slot: dict[int, Address] = {}
         self._doubt = threading.Event()
         self._known = threading.Event()
@@ -344,7 +349,7 @@ class _Nodes:
     def of(self, key: bytes) -> Address:
         if not self._known.is_set():
             self.look_again()
-            self._known.wait(CALL_SECONDS)
+            self._known.wait(self._patience_seconds)
         address = self._by_slot.get(key_slot(key))
         if address is None:
             raise away()

@@ -121,7 +121,7 @@ local function handover_of(nonce)
     local pool, initiator, responder, bearer, ticket, stage, digest, repliers = unpack(cmsgpack.unpack(packed))
     return {
       pool = pool, initiator = initiator, responder = responder, bearer = bearer,
-      ticket = ticket, -- of the offer, or '': the initiator has left, or was answered
+      ticket = ticket, -- of the offer, which is not there if the initiator has left or was answered
       stage = stage, digest = digest, repliers = repliers,
     }
   end
@@ -299,14 +299,7 @@ local function withdraw(ticket, unless_offered)
   end
   if offer.nonce == '' then
     stop_waiting(offer)
-  else
-    -- The nonce stays a ticket past the limits until its time is over.
-    local handover = handover_of(offer.nonce)
-    if handover then
-      handover.ticket = ''
-      save_handover(offer.nonce, handover)
-    end
-  end
+  end -- else the nonce stays a ticket past the limits until its time is over
   delete_offer(offer)
   return true
 end

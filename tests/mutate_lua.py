@@ -1,0 +1,114 @@
+"""Breaks every line of the Lua in turn, and looks whether the tests notice. By hand, for it takes an hour:
+
+    PYTHONPATH=. python tests/mutate_lua.py [file.lua ...]
+
+A line is taken out, or an operator of it is turned round. What does not load is skipped; what survives is
+printed, and is either a gap in the tests or something that makes no difference.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis.stateful import run_state_machine_as_test
+from redis.exceptions import ResponseError
+
+import signal_server.stores.redis as redis_store
+import test_store_model as model
+from redis_server import RedisServer
+
+LUA = redis_store.FOLDER
+
+TURNS = [
+    (" <= ", " < "),
+    (" < ", " <= "),
+    (" > ", " >= "),
+    (" >= ", " > "),
+    (" == ", " ~= "),
+    (" ~= ", " == "),
+    (" and ", " or "),
+    (" or ", " and "),
+    (" + ", " - "),
+    (" - ", " + "),
+    ("not ", ""),
+    ("true", "false"),
+    ("'('", "'['"),
+    ("'['", "'('"),
+    (", 1)", ", 2)"),
+]
+
+
+def mutants(source: str) -> Iterator[tuple[int, str, str]]:
+    """Each line's number, what was made of it, and the whole."""
+    lines = source.split("\n")
+    for number, line in enumerate(lines):
+        code = line.partition("--")[0]
+        if not code.strip() or code.strip() in ("end", "else", "})", "}", "}, false)"):
+            continue
+        made = [""] + [code.replace(old, new, 1) for old, new in TURNS if old in code]
+        if re.match(r"\s*(else)?if .* then$", code):
+            made += [re.sub(r"if .* then$", f"if {value} then", code) for value in ("true", "false")]
+        for each in made:
+            yield (
+                number + 1,
+                each.strip() or "(nothing)",
+                "\n".join([*lines[:number], each, *lines[number + 1 :]]),
+            )
+
+
+def loads(redis: RedisServer, folder: Path) -> bool:
+    lobby = (folder / "lobby.lua").read_text()
+    for name in redis_store.EVENTS:
+        try:
+            redis.call("SCRIPT", "LOAD", lobby + (folder / f"{name}.lua").read_text())
+        except ResponseError:
+            return False
+    return True
+
+
+def is_noticed(redis: RedisServer) -> bool:
+    for processes in (1, 3):
+        try:
+            run_state_machine_as_test(model.machine_of(redis, processes), settings=model.BITES)
+        except Exception:  # noqa: BLE001  whatever it is, it was noticed
+            return True
+    with contextlib.redirect_stdout(io.StringIO()):
+        return (
+            pytest.main(
+                ["-x", "-q", "-p", "no:cacheprovider", str(Path(__file__).parent / "test_store_redis.py")]
+            )
+            != 0
+        )
+
+
+def main() -> None:
+    files = sys.argv[1:] or sorted(each.name for each in LUA.glob("*.lua") if each.name != "count.lua")
+    tried = survived = 0
+    with RedisServer() as redis, tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "lua"
+        redis_store.FOLDER = folder
+        for name in files:
+            for number, made, source in mutants((LUA / name).read_text()):
+                shutil.copytree(LUA, folder, dirs_exist_ok=True)
+                (folder / name).write_text(source)
+                if not loads(redis, folder):
+                    continue
+                tried += 1
+                with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+                    noticed = is_noticed(redis)
+                if not noticed:
+                    survived += 1
+                    print(f"{name}:{number} survived: {made}", flush=True)
+    print(f"{tried} broken, {survived} of them not noticed")
+
+
+if __name__ == "__main__":
+    main()
