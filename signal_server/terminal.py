@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,6 +13,8 @@ import click
 from flask import current_app
 
 from .client import Exchange, SpaceriftError, connect
+from .errors import ConfigurationError
+from .signer import OpenpgpSigner
 
 BOUNCE_WORD: Final = "bounce"
 
@@ -20,6 +23,7 @@ WHY: Final = {
     "NO_NAMESPACE_PEER": "Nobody else came to this namespace in time.",
     "RATE_LIMIT": "That was too fast for the server's limits.",
     "UNAVAILABLE": "The server cannot take us just now.",
+    "UNTRUSTED": "A signature does not hold.",
 }
 
 
@@ -29,6 +33,9 @@ WHY: Final = {
 @click.option("--fingerprint", help="Who we say that we are; a random text without it.")
 @click.option("--signal", help="The offer and the answer to send; a made-up text without it.")
 @click.option("--by-hand", is_flag=True, help="Ask for the offer and the answer, to paste them.")
+@click.option("--private-key", help="Meet signed peers: our armored key, as text or a path.")
+@click.option("--passphrase", help="Of that key.")
+@click.option("--trusted", help="A folder of armored keys, or their text: whose signals we take.")
 @click.option("--once", is_flag=True, help="Do not try again.")
 def peer(
     url: str | None,
@@ -36,6 +43,9 @@ def peer(
     fingerprint: str | None,
     signal: str | None,
     by_hand: bool,
+    private_key: str | None,
+    passphrase: str | None,
+    trusted: str | None,
     once: bool,
 ) -> None:
     """Meet another peer, and tell each step.
@@ -49,20 +59,32 @@ def peer(
     click.echo(f"I am {name}, and look for a peer in {where} of {url}")
     player = Player(name, signal, by_hand=by_hand)
     try:
-        exchange = connect(
-            url,
-            offer=player.offer,
-            answer=player.answer,
-            namespace=namespace,
-            fingerprint=name,
-            retry=not once,
-            on_state=player.reach,
-        )
+        with _signer(private_key, passphrase, trusted) as signer:
+            exchange = connect(
+                url,
+                offer=player.offer,
+                answer=player.answer,
+                namespace=namespace,
+                fingerprint=name,
+                signer=signer,
+                retry=not once,
+                on_state=player.reach,
+            )
     except SpaceriftError as error:
         raise click.ClickException(f"{_why(error)} ({error})") from None
-    except ValueError as error:
+    except (ValueError, ConfigurationError) as error:
         raise click.ClickException(str(error)) from None
     player.conclude(exchange)
+
+
+def _signer(
+    private_key: str | None, passphrase: str | None, trusted: str | None
+) -> AbstractContextManager[OpenpgpSigner | None]:
+    if private_key is None:
+        return nullcontext()
+    signer = OpenpgpSigner(private_key, passphrase=passphrase, trusted=trusted)
+    click.echo(f"My key is {signer.fingerprint}")
+    return signer
 
 
 @dataclass
@@ -105,6 +127,8 @@ class Player:
             click.echo(f"ANSWER: somebody answered my offer. I was Alice.\n  {_plain(exchange.answer)}")
         else:
             click.echo("DELIVERED: my answer was written to their open connection. I was Bob.")
+        if exchange.remote_key:
+            click.echo(f"Their key is {exchange.remote_key}")
 
     def _ask(self, what: str, default: str) -> str:
         prompt = f"{what} (one line; nothing for {_plain(default)!r})"

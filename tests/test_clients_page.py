@@ -14,7 +14,7 @@ from live import ROOT, Server
 PAGE = (ROOT / "docs/clients.md").read_text("utf-8")
 ADDRESS = "http://127.0.0.1:8000/"
 COMMANDS = re.findall(r"```sh\n(.*?)```\n\n```text\n(.*?)```", PAGE, re.S)
-(PYTHON,) = re.findall(r"```python\n(.*?)```", PAGE, re.S)
+PYTHON, _ = re.findall(r"```python\n(.*?)```", PAGE, re.S)
 
 
 @pytest.fixture(scope="module")
