@@ -22,11 +22,13 @@ from .endpoint import HEADERS, Endpoint
 from .errors import ConfigurationError
 from .identity import Identity
 from .journal import Journal
+from .keyring import open_keyring
 from .limits import Limits, MemoryCounts
 from .matcher import DRAIN_SECONDS, Matcher
-from .metrics import process_metrics
+from .metrics import Metrics, process_metrics
 from .rules import Times
 from .settings import Settings, sources
+from .signatures import Signatures
 from .stores.base import Store
 from .stores.counts import RedisCounts
 from .stores.link import Servers
@@ -66,6 +68,7 @@ class Rift:
         self.store = store_of(settings, servers)
         self.matcher = Matcher(self.store, self.desk, limits, alarms, metrics)
         self.journal = Journal(metrics, form=settings.log, trusts_ids=bool(settings.trusted_proxies))
+        self.signatures = signatures_of(settings, self.store, metrics)
         self.endpoint = Endpoint(
             settings=settings,
             identity=Identity(settings.secret_key or secrets.token_urlsafe(32)),
@@ -75,6 +78,7 @@ class Rift:
             hangups=HangupWatch(),
             journal=self.journal,
             store=self.store,
+            signatures=self.signatures,
         )
 
     def statistics(self) -> dict[str, int]:
@@ -158,6 +162,19 @@ def store_of(settings: Settings, servers: Servers | None = None) -> Store:
     if servers is None:
         return MemoryStore(times, sweep_ms=sweep_ms)
     return RedisStore(servers, times, sweep_ms=sweep_ms)
+
+
+def signatures_of(settings: Settings, store: Store, metrics: Metrics) -> Signatures | None:
+    """What verifies and signs, or nothing: without signatures no gpg is needed, and none is run."""
+    if settings.signatures == "off":
+        return None
+    keyring = open_keyring(
+        openpgp=settings.openpgp,
+        trusted_keys=settings.trusted_keys,
+        private_key=settings.private_key,
+        passphrase=settings.private_key_passphrase,
+    )
+    return Signatures(keyring, store, metrics)
 
 
 def _ms(seconds: float) -> int:

@@ -24,6 +24,7 @@ from .matcher import Matcher
 from .messages import NO_PEER, Reply, Request
 from .metrics import exposition
 from .settings import Settings
+from .signatures import Signatures
 from .stores.base import Store
 from .wire import WRITE_SECONDS, Connection, Environ, HangupWatch
 
@@ -76,6 +77,7 @@ class Endpoint:
         hangups: HangupWatch,
         journal: Journal,
         store: Store,
+        signatures: Signatures | None,
     ) -> None:
         self._settings = settings
         self._identity = identity
@@ -85,6 +87,7 @@ class Endpoint:
         self._hangups = hangups
         self._journal = journal
         self._store = store
+        self._signatures = signatures
 
     def blueprint(self) -> Blueprint:
         routes = Blueprint("spacerift", __name__)
@@ -93,6 +96,7 @@ class Endpoint:
             ("/", "OPTIONS", "preflight", self.preflight),
             ("/", "GET", "page", self.page),
             ("/ice", "GET", "ice", self.ice),
+            ("/key", "GET", "key", self.key),
             ("/health", "GET", "health", self.health),
             ("/ready", "GET", "ready", self.ready),
             ("/metrics", "GET", "metrics", self.metrics),
@@ -134,9 +138,12 @@ class Endpoint:
             self._limits.count_address(address)
             self._check_origin(environ)
             asked = entry.asked = self._parse(environ, connection)
+            if self._signatures is not None:
+                asked = entry.asked = self._signatures.admit(asked)
             caller = self._caller(asked, address, environ)
             waited = time.monotonic() - entry.received
             reply = self._matcher.exchange(asked, caller, connection, waited=waited)
+            signed = self._sign(asked, reply)
             reply = self._matcher.begin(reply, caller, connection)
         except SignalError as error:
             refusal = error
@@ -145,7 +152,7 @@ class Endpoint:
             refusal = Unavailable("nobody is there")
             entry.hung_up()
         else:
-            status, fields = messages.render(reply, asked.pool)
+            status, fields = messages.render(reply, asked.pool, signed)
             payload = _compressed(_encode(fields), headers, environ)
             if reply.type in (messages.DELIVERED, NO_PEER):
                 entry.replied(str(fields["TYPE"]), status)
@@ -189,7 +196,18 @@ class Endpoint:
         except BadRequest:
             self._matcher.check_open()  # else it is we who cut the body short
             raise
-        return messages.parse(messages.decode(environ.get("CONTENT_TYPE", ""), body))
+        parameters = messages.decode(environ.get("CONTENT_TYPE", ""), body)
+        return messages.parse(parameters, signatures=self._settings.signatures)
+
+    def _sign(self, asked: Request, reply: Reply) -> str | None:
+        """The SIGNED_REPLY, where there is one. A reply that should have one and has none is not sent."""
+        if self._signatures is None:
+            return None
+        try:
+            return self._signatures.reply(asked, reply)
+        except SignalError:
+            self._matcher.finish(reply, written=False)
+            raise
 
     def _address(self, environ: Environ) -> str:
         """The client's address, hashed. A proxy's header that holds no address is not believed.
@@ -252,13 +270,22 @@ class Endpoint:
         self._share(response)
         return response
 
+    def key(self) -> Response:
+        """`GET /key`: the server's public key, for a client to pin."""
+        public_key = self._signatures and self._signatures.public_key
+        if not public_key:
+            return _refusal(NotFound("this server signs nothing"))
+        response = _plain(current_app.response_class(public_key, mimetype="application/pgp-keys"))
+        self._share(response)
+        return response
+
     def health(self) -> Response:
         """`GET /health`: the process answers."""
         return _plain(_json({"TYPE": "HEALTHY"}))
 
     def ready(self) -> Response:
         """`GET /ready`: it can pair."""
-        if self._store.is_ready():
+        if self._store.is_ready() and (self._signatures is None or self._signatures.is_ready()):
             return _plain(_json({"TYPE": "READY"}))
         return _refusal(Unavailable("not ready"))
 

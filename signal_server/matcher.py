@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import Final
 
 from .alarms import Alarms
-from .errors import HungUp, SignalError, Unavailable
+from .errors import HungUp, SignalError, Unavailable, Untrusted
 from .identity import Caller
 from .limits import Limits
 from .messages import ANSWER, BOUNCE, DEMOTE, NO_PEER, Arrival, Reply, Request
@@ -131,7 +131,7 @@ class Matcher:
             pool=request.pool,
             peer=ticket.caller.peer,
             bearer=ticket.caller.bearer,
-            signal=request.signal,
+            signal=request.payload,
             digest=request.digest,
             waited_ms=round(waited * 1000),
         )
@@ -143,6 +143,8 @@ class Matcher:
                 outcome = self._store.answer(arrival, request.nonce)
             if self._apply(outcome).good:
                 return refusal
+        if request.is_replay:
+            raise Untrusted("replay")
         self._limits.count_connect(ticket.caller.peer)
         may_wait = refusal is None and not request.is_answer
         self._apply(self._store.connect(arrival, may_wait=may_wait))

@@ -1,11 +1,14 @@
 """The words of the protocol: what a client may say, what it is told, and how both look on the wire.
 
     status  TYPE               also carries
-    200     DEMOTE             NONCE, SIGNAL      answer this offer instead of offering your own
-    200     ANSWER             SIGNAL             the answer to your offer
+    200     DEMOTE             NONCE, SIGNAL¹     answer this offer instead of offering your own
+    200     ANSWER             SIGNAL¹            the answer to your offer
     200     DELIVERED                             your answer was written to the other peer
     299     NO_PEER            RETRY_AFTER        nobody came in time (default pool)
     298     NO_NAMESPACE_PEER  RETRY_AFTER        the same, in a named namespace
+
+¹ In a signed pool: the other peer's SIGNED_NAMESPACE, SIGNED_SIGNAL and PUBLIC_KEY, as they came; and each
+200 may carry a SIGNED_REPLY.
 
 `errors` has the refusals. Parsing is strict: what is not exactly what we expect is a `BadRequest`.
 """
@@ -45,10 +48,34 @@ PARAMETERS: Final = ("TYPE", "NONCE", "FINGERPRINT", *OPEN_PARAMETERS, *SIGNED_P
 
 
 @dataclass(frozen=True, slots=True)
+class Sealed:
+    """The three parameters of a signed request, as they came and as the other peer gets them."""
+
+    namespace: str
+    signal: str
+    public_key: str
+
+    def pack(self) -> str:
+        """One text for the stores, to which a signal is opaque."""
+        return json.dumps([self.namespace, self.signal, self.public_key])
+
+    @classmethod
+    def unpack(cls, text: str) -> Sealed:
+        return cls(*json.loads(text))
+
+    def fields(self) -> dict[str, str]:
+        return dict(zip(SIGNED_PARAMETERS, (self.namespace, self.signal, self.public_key), strict=True))
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """What a client asks: `CONNECT` or `BOUNCE`, with an offer or, for a `CONNECT` with `nonce`, an answer.
 
-    `signer` is the primary fingerprint of the key that signed it, None for an open request.
+    Attributes:
+        sealed: what a signed request carries in place of `signal` and `namespace`. These are empty until
+            `signatures` has read them there.
+        signer: the primary fingerprint of the key that signed it, None for an open request.
+        is_replay: the same text was sent before, so it is good as the repeat of an answer only.
     """
 
     type: str
@@ -56,7 +83,14 @@ class Request:
     nonce: str | None = None
     namespace: str | None = None
     fingerprint: str | None = None
+    sealed: Sealed | None = None
     signer: str | None = None
+    is_replay: bool = False
+
+    @property
+    def payload(self) -> str:
+        """What the other peer gets, in one text."""
+        return self.signal if self.sealed is None else self.sealed.pack()
 
     @property
     def pool(self) -> str:
@@ -121,8 +155,12 @@ def is_named(pool: str) -> bool:
     return pool not in ("open:", "signed:")
 
 
-def render(reply: Reply, pool: str) -> tuple[str, dict[str, object]]:
-    """The HTTP status line and the JSON body of a reply, given to a request of `pool`."""
+def is_signed(pool: str) -> bool:
+    return pool.startswith("signed:")
+
+
+def render(reply: Reply, pool: str, signed: str | None = None) -> tuple[str, dict[str, object]]:
+    """The HTTP status line and the JSON body of a reply, to a request of `pool`, with its SIGNED_REPLY."""
     if reply.type == NO_PEER:
         if is_named(pool):
             return "298 No Namespace Peer", {"TYPE": "NO_NAMESPACE_PEER", "RETRY_AFTER": 0}
@@ -131,7 +169,9 @@ def render(reply: Reply, pool: str) -> tuple[str, dict[str, object]]:
     if reply.type == DEMOTE:
         body["NONCE"] = reply.nonce
     if reply.type != DELIVERED:
-        body["SIGNAL"] = reply.signal
+        body |= Sealed.unpack(reply.signal).fields() if is_signed(pool) else {"SIGNAL": reply.signal}
+    if signed is not None:
+        body["SIGNED_REPLY"] = signed
     return "200 OK", body
 
 
@@ -154,14 +194,18 @@ def decode(content_type: str, body: bytes) -> dict[str, Any]:
     if options and not _says_utf8(options):
         raise UnsupportedMediaType("the character set must be UTF-8")
     if media_type in ("application/json", "text/plain"):
-        return _json_object(_utf8(body))
+        return json_object(_utf8(body))
     if media_type == "application/x-www-form-urlencoded":
         return _form(_utf8(body))
     raise UnsupportedMediaType("send JSON, plain text that is JSON, or a form")
 
 
-def parse(parameters: Mapping[str, Any]) -> Request:
+def parse(parameters: Mapping[str, Any], *, signatures: str = "off") -> Request:
     """Check the parameters and make a request of them.
+
+    Args:
+        parameters: from `decode`.
+        signatures: the setting: whether a request may be signed, or must be.
 
     Raises:
         BadRequest: a parameter of the wrong type, too long, or an unknown `TYPE`.
@@ -174,17 +218,21 @@ def parse(parameters: Mapping[str, Any]) -> Request:
     kind = values.get("TYPE", "")
     if kind not in ("", CONNECT, BOUNCE):
         raise BadRequest("TYPE must be CONNECT or BOUNCE")
-    if any(name in values for name in OPEN_PARAMETERS) and any(name in values for name in SIGNED_PARAMETERS):
+    is_sealed = any(map(values.get, SIGNED_PARAMETERS))
+    if is_sealed and any(map(values.get, OPEN_PARAMETERS)):
         raise BadRequest("send either open or signed parameters, not both")
-    for name in ("TYPE", "SIGNAL", *(["NONCE"] if kind == BOUNCE else [])):
+    is_sealed = signatures != "off" and (is_sealed or signatures == "required")
+    needed = SIGNED_PARAMETERS if is_sealed else ("SIGNAL",)
+    for name in ("TYPE", *needed, *(["NONCE"] if kind == BOUNCE else [])):
         if not values.get(name):
             raise MissingParameter(name)
     return Request(
         type=kind,
-        signal=values["SIGNAL"],
+        signal="" if is_sealed else values["SIGNAL"],
         nonce=values.get("NONCE") or None,
         namespace=values.get("NAMESPACE") or None,
         fingerprint=values.get("FINGERPRINT") or None,
+        sealed=Sealed(*(values[name] for name in SIGNED_PARAMETERS)) if is_sealed else None,
     )
 
 
@@ -209,7 +257,12 @@ def _utf8(body: bytes) -> str:
         raise BadRequest("the body is not UTF-8") from None
 
 
-def _json_object(text: str) -> dict[str, Any]:
+def json_object(text: str) -> dict[str, Any]:
+    """Read a JSON object, and nothing that is only almost one.
+
+    Raises:
+        BadRequest: it is none.
+    """
     try:
         value = _decoder.decode(text)
     except RecursionError:

@@ -128,8 +128,6 @@ class Helper:
         self.home: str | None = None
         pairs = [socket.socketpair() for _ in range(AT_ONCE)]
         theirs = [their.fileno() for _, their in pairs]
-        for _, their in pairs:
-            their.setblocking(True)  # under gevent it is not, and the helper knows nothing of gevent
         script = Path(__file__).with_name("helper.py")
         try:
             self._process = subprocess.Popen(

@@ -319,6 +319,8 @@ def main() -> None:
     os.nice(NICENESS)
     desk = Desk()
     channels = [socket.socket(fileno=int(each)) for each in sys.argv[1:]]
+    for channel in channels:
+        channel.setblocking(True)  # a worker under gevent makes them otherwise
     threads = [threading.Thread(target=desk.serve, args=(each,)) for each in channels]
     for thread in threads:
         thread.start()

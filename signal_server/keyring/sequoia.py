@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pysequoia
 from pysequoia.packet import PacketPile, Tag
 
@@ -25,6 +27,8 @@ class SequoiaEngine(Engine):
     """
 
     def __init__(self, private_key: str | None = None, passphrase: str | None = None) -> None:
+        # A greenlet's stack ends where Rust does not expect it: a backtrace from one kills the process.
+        os.environ["RUST_BACKTRACE"] = os.environ["RUST_LIB_BACKTRACE"] = "0"
         self._public_key: str | None = None
         self._signer = None
         if private_key is not None:

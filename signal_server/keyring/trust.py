@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Final
 
-from ..errors import ConfigurationError, Untrusted
+from ..errors import ConfigurationError, Unavailable, Untrusted
 from .base import Engine, Keyring
 from .certificate import Certificate, read_certificate, split_certificates
 from .packets import dearmour
@@ -43,6 +43,9 @@ def open_keyring(
         trusted = None if trusted_keys is None else load_trusted(engine, trusted_keys)
         keyring = Keyring(engine, trusted)
         _check_own_key(engine)
+    except Unavailable as error:
+        engine.close()
+        raise ConfigurationError(f"SPACERIFT_SIGNATURES: {error.detail}") from None
     except BaseException:
         engine.close()
         raise
