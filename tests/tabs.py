@@ -122,7 +122,7 @@ class Request:
 
 
 class Line:
-    """A line to the server that notes every request, and loses the reply to those that `loses` picks.
+    """A line to the server that notes every request, and breaks at those that `breaks_at` picks.
 
     It works on bytes and not on what a browser tells of itself: Chromium hides preflights.
     """
@@ -130,7 +130,7 @@ class Line:
     def __init__(self, port: int) -> None:
         self.target = port
         self.requests: list[Request] = []
-        self.loses: Callable[[Request], bool] = lambda request: False
+        self.breaks_at: Callable[[Request], bool] = lambda request: False
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._open: set[socket.socket] = set()
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}/"
@@ -168,8 +168,7 @@ class Line:
             self._close(client)
             return
         self._open.add(server)
-        losing = threading.Event()
-        threading.Thread(target=self._replies, args=(server, client, losing), daemon=True).start()
+        threading.Thread(target=self._replies, args=(server, client), daemon=True).start()
         pending = b""
         with contextlib.suppress(OSError):
             while piece := client.recv(65536):
@@ -182,15 +181,15 @@ class Line:
                     request = Request(pending[:end])
                     pending = pending[end:]
                     self.requests.append(request)
-                    if self.loses(request):
-                        losing.set()
+                    if self.breaks_at(request):
+                        raise ConnectionAbortedError
                 server.sendall(piece)
         self._close(server)
         self._close(client)
 
-    def _replies(self, server: socket.socket, client: socket.socket, losing: threading.Event) -> None:
+    def _replies(self, server: socket.socket, client: socket.socket) -> None:
         with contextlib.suppress(OSError):
-            while (piece := server.recv(65536)) and not losing.is_set():
+            while piece := server.recv(65536):
                 client.sendall(piece)
         self._close(client)
         self._close(server)
