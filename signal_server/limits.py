@@ -2,8 +2,8 @@
 
 This is `limits`, the engine of Flask-Limiter, without Flask-Limiter's wrapper: its hooks alone cost as much
 as an empty view, even on a route that it does not limit, and a limit that it checks twice that (see
-docs/performance.md). The memory storage of `limits` has a timer that walks every key each 10 ms while requests
-come in; `MemoryCounts` keeps the same counts and looks at old ones only.
+docs/performance.md). The memory storage of `limits` has a timer that walks every key each 10 ms while
+requests come in; `MemoryCounts` keeps the same counts and looks at old ones only.
 """
 
 from __future__ import annotations
