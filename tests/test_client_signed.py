@@ -1,19 +1,30 @@
-"""What a signed Python peer sends, and what it takes from others."""
+"""What a signed Python peer sends, what it takes from others, and how two of them link."""
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import subprocess
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from signal_server.client import BadSignal, SpaceriftError, connect
+from live import Server
+from signal_server.client import (
+    BadSignal,
+    Cancel,
+    Cancelled,
+    Exchange,
+    SpaceriftError,
+    connect,
+    connect_async,
+)
 from signal_server.client.pools import Message, SignedPool
 from signal_server.keyring.helper import Home
 from signal_server.signer import OpenpgpSigner
@@ -223,3 +234,72 @@ def test_a_reply_that_a_pinned_server_did_not_sign_is_refused(
 def test_a_pinned_server_needs_a_signer(server: OpenpgpSigner) -> None:
     with pytest.raises(TypeError):
         connect("http://127.0.0.1:9/", offer=lambda: "", answer=str, server_key=server.public_key())
+
+
+# --- with a server -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def signing(keys: dict[str, KeyPair]) -> Iterator[Server]:
+    with Server(SIGNATURES="required", PRIVATE_KEY=keys["server"].private, REQUEST_TIMEOUT=1.5) as running:
+        yield running
+
+
+def link(url: str, name: str, **options: Any) -> Exchange:
+    whole = {"offer": lambda: f"offer of {name}", "answer": lambda offer: f"answer of {name} to {offer}"}
+    return connect(url, **{**whole, "namespace": "chess", "timeout": 10, **options})
+
+
+def test_two_signed_peers_link_and_know_each_other(
+    signing: Server, alice: OpenpgpSigner, bob: OpenpgpSigner, keys: dict[str, KeyPair]
+) -> None:
+    pinned = keys["server"].public
+    with ThreadPoolExecutor(1) as thread:
+        first = thread.submit(link, signing.url, "alice", signer=alice, server_key=pinned)
+        signing.until(waiting=1)
+        options = {"offer": lambda: "unused", "answer": lambda offer: f"answer to {offer}"}
+        second = asyncio.run(
+            connect_async(signing.url, **options, namespace="chess", signer=bob, server_key=pinned)
+        )
+        answer = "answer to offer of alice"
+        assert first.result() == Exchange("initiator", "offer of alice", answer, bob.fingerprint)
+        assert second == Exchange("responder", "offer of alice", answer, alice.fingerprint)
+
+
+def test_an_unsigned_peer_is_told_what_is_missing(signing: Server) -> None:
+    with pytest.raises(SpaceriftError, match="SIGNED_NAMESPACE") as raised:
+        link(signing.url, "alice")
+    assert raised.value.status == 499
+
+
+def test_a_peer_that_is_not_trusted_is_bounced(
+    signing: Server, alice: OpenpgpSigner, bob: OpenpgpSigner, keys: dict[str, KeyPair], tmp_path: Path
+) -> None:
+    (tmp_path / "bob.asc").write_text(keys["bob"].public)
+    with (
+        OpenpgpSigner(keys["server"].private, trusted=str(tmp_path)) as carol,
+        ThreadPoolExecutor(2) as threads,
+    ):
+        stranger = threads.submit(link, signing.url, "alice", signer=alice, namespace="", retry=False)
+        signing.until(waiting=1)
+        linked = threads.submit(link, signing.url, "carol", signer=carol, namespace="")
+        signing.until(waiting=2)
+        with pytest.raises(SpaceriftError, match="NO_PEER"):
+            stranger.result()
+        assert link(signing.url, "bob", signer=bob, namespace="").remote_key == carol.fingerprint
+        assert linked.result().remote_key == bob.fingerprint
+
+
+def test_a_server_with_another_key_than_the_pinned_one_is_refused(
+    signing: Server, alice: OpenpgpSigner, bob: OpenpgpSigner
+) -> None:
+    cancel = Cancel()
+    with ThreadPoolExecutor(1) as thread:
+        waiting = thread.submit(link, signing.url, "alice", signer=alice, namespace="pinned", cancel=cancel)
+        signing.until(waiting=1)
+        with pytest.raises(SpaceriftError) as raised:
+            link(signing.url, "bob", signer=bob, namespace="pinned", server_key=alice.public_key())
+        assert raised.value.type == "UNTRUSTED"
+        cancel.cancel()
+        with pytest.raises(Cancelled):
+            waiting.result()
