@@ -1,0 +1,209 @@
+/**
+ * Signers for connect(), each made of the real npm package that is handed in.
+ *
+ *     import * as openpgp from "openpgp";
+ *     await connect(url, { signer: await openpgpSigner(openpgp, { privateKey, trusted: [bob, carol] }) });
+ *
+ * What is signed and verified has kbpgp's form: one armored, attached message. Both libraries are asked more than they
+ * ask themselves: kbpgp accepts a message that nobody signed, both take the first of several keys for the only one, and
+ * openpgp.js takes what a key signed before it expired.
+ */
+
+/**
+ * @typedef {object} Options all keys are armored
+ * @property {string} [privateKey] without it, a new key is made
+ * @property {string} [passphrase] of the private key
+ * @property {string[]} [trusted] whose messages are taken; without it, any key's that comes with its PUBLIC_KEY
+ *
+ * @typedef {{ text: string, fingerprint: string }} Verified
+ *
+ * @typedef {object} Signer
+ * @property {string} fingerprint of the primary key, in upper-case hexadecimal
+ * @property {() => string} publicKey
+ * @property {(text: string) => Promise<string>} sign gives an armored attached message
+ * @property {(message: string, publicKey: string, options?: { pinned?: boolean }) => Promise<Verified>} verify
+ *   rejects what does not hold; `pinned`: with exactly this key, whomever else we trust
+ */
+
+const SHA2 = [8, 9, 10]; // OpenPGP's numbers of SHA-256, SHA-384 and SHA-512
+const NAME = "Spacerift";
+const EMAIL = "peer@spacerift.invalid";
+
+/**
+ * For kbpgp (2.x).
+ *
+ * @param {any} kbpgp the library
+ * @param {Options} [options]
+ * @returns {Promise<Signer>}
+ */
+export async function kbpgpSigner(kbpgp, { privateKey, passphrase, trusted } = {}) {
+  const own = await (privateKey ? importPrivate(privateKey) : generate());
+  const publicKey = await called(done => own.export_pgp_public({}, done));
+  const ring = trusted && new Map((await Promise.all(trusted.map(importPublic))).map(key => [nameOf(key), key]));
+
+  /** @param {string} armored */
+  async function importPrivate(armored) {
+    const key = await called(done => kbpgp.KeyManager.import_from_armored_pgp({ armored }, done));
+    // A key without a passphrase is locked too, and would throw where nobody can catch it.
+    await called(done => key.unlock_pgp({ passphrase: passphrase ?? "" }, done));
+    return key;
+  }
+
+  async function generate() {
+    const { certify_keys, sign_data } = kbpgp.const.openpgp;
+    const primary = { nbits: 256, flags: certify_keys | sign_data, expire_in: 0 };
+    const userid = `${NAME} <${EMAIL}>`;
+    const key = await called(done => kbpgp.KeyManager.generate({ userid, ecc: true, primary, subkeys: [] }, done));
+    await called(done => key.sign({}, done));
+    return key;
+  }
+
+  /** @param {string} armored */
+  async function importPublic(armored) {
+    checkBlock(armored, "PUBLIC KEY BLOCK");
+    // All that is in it: a second primary key, which the import would pass over, or a secret one.
+    const [error, { body }] = kbpgp.armor.decode(armored);
+    const [broken, packets] = error ? [error, []] : kbpgp.parser.parse(body);
+    if (broken) throw broken;
+    check(packets.filter(isKind(kbpgp, "public_key")).length === 1, "not one public key");
+    check(!packets.some(isKind(kbpgp, "secret_key", "secret_subkey")), "a secret key");
+    return called(done => kbpgp.KeyManager.import_from_armored_pgp({ armored }, done));
+  }
+
+  return {
+    fingerprint: nameOf(own),
+    publicKey: () => publicKey,
+    sign: text => called(done => kbpgp.box({ msg: text, sign_with: own }, done)),
+    async verify(message, armoredKey, { pinned = false } = {}) {
+      checkBlock(message, "MESSAGE");
+      const shown = await importPublic(armoredKey);
+      const key = choose(ring, nameOf(shown), shown, pinned);
+      const keyfetch = new kbpgp.keyring.KeyRing();
+      keyfetch.add_key_manager(key);
+      const literals = await called(done => kbpgp.unbox({ armored: message, keyfetch }, done));
+      check(literals.length === 1, "not one text");
+      const signers = literals[0].get_data_signers();
+      check(signers.length === 1, "not one signature");
+      check(nameOf(signers[0].get_key_manager()) === nameOf(key), "signed by another key");
+      check(SHA2.includes(signers[0].sig.hasher.type), "a broken hash");
+      return { text: decode(literals[0].data), fingerprint: nameOf(key) };
+    },
+  };
+}
+
+/**
+ * For openpgp.js (6.x).
+ *
+ * @param {any} openpgp the library
+ * @param {Options} [options]
+ * @returns {Promise<Signer>}
+ */
+export async function openpgpSigner(openpgp, { privateKey, passphrase, trusted } = {}) {
+  const own = await (privateKey ? readPrivate(privateKey) : generate());
+  const publicKey = own.toPublic().armor();
+  const ring = trusted && new Map((await Promise.all(trusted.map(readPublic))).map(key => [nameOf(key), key]));
+  // gpg prints the salt that openpgp.js would add for every program to read, and kbpgp cannot read it.
+  const config = { nonDeterministicSignaturesViaNotation: false };
+
+  /** @param {string} armoredKey */
+  async function readPrivate(armoredKey) {
+    const key = await openpgp.readPrivateKey({ armoredKey });
+    return key.isDecrypted() ? key : openpgp.decryptKey({ privateKey: key, passphrase });
+  }
+
+  async function generate() {
+    // The old form of Ed25519: gpg 2.2 and kbpgp know no other.
+    const kind = { type: "ecc", curve: "ed25519Legacy", subkeys: [], format: "object" };
+    return (await openpgp.generateKey({ ...kind, userIDs: [{ name: NAME, email: EMAIL }] })).privateKey;
+  }
+
+  /** @param {string} armoredKeys */
+  async function readPublic(armoredKeys) {
+    checkBlock(armoredKeys, "PUBLIC KEY BLOCK");
+    const keys = await openpgp.readKeys({ armoredKeys });
+    check(keys.length === 1 && !keys[0].isPrivate(), "not one public key");
+    return keys[0];
+  }
+
+  return {
+    fingerprint: nameOf(own),
+    publicKey: () => publicKey,
+    async sign(text) {
+      const message = await openpgp.createMessage({ binary: new TextEncoder().encode(text) });
+      return openpgp.sign({ message, signingKeys: own, config });
+    },
+    async verify(armoredMessage, armoredKey, { pinned = false } = {}) {
+      checkBlock(armoredMessage, "MESSAGE");
+      const shown = await readPublic(armoredKey);
+      const key = choose(ring, nameOf(shown), shown, pinned);
+      const message = await openpgp.readMessage({ armoredMessage });
+      const found = await openpgp.verify({ message, verificationKeys: key, expectSigned: true, format: "binary" });
+      check(found.signatures.length === 1, "not one signature");
+      const [{ verified, keyID, signature }] = found.signatures;
+      await verified;
+      await key.getSigningKey(keyID); // not only when it signed: now
+      check(SHA2.includes((await signature).packets[0].hashAlgorithm), "a broken hash");
+      return { text: decode(found.data), fingerprint: nameOf(key) };
+    },
+  };
+}
+
+/**
+ * The key that must have signed: the trusted copy of the one that is shown, or itself.
+ *
+ * @template T
+ * @param {Map<string, T> | undefined} ring
+ * @param {string} name
+ * @param {T} shown
+ * @param {boolean} pinned
+ * @returns {T}
+ */
+function choose(ring, name, shown, pinned) {
+  if (pinned || !ring) return shown;
+  const known = ring.get(name);
+  check(known !== undefined, "not a trusted key");
+  return /** @type {T} */ (known);
+}
+
+/** @param {any} key of either library @returns {string} its primary fingerprint */
+function nameOf(key) {
+  const fingerprint = key.getFingerprint ? key.getFingerprint() : key.get_pgp_fingerprint_str();
+  return fingerprint.toUpperCase();
+}
+
+/**
+ * One armored block and nothing around it: both libraries would read the first of several, and skip text before it.
+ *
+ * @param {unknown} text
+ * @param {"MESSAGE" | "PUBLIC KEY BLOCK"} kind
+ */
+function checkBlock(text, kind) {
+  const isText = typeof text === "string";
+  const lines = isText ? text.trimEnd().split(/\r?\n/) : [];
+  check(lines[0] === `-----BEGIN PGP ${kind}-----` && lines.at(-1) === `-----END PGP ${kind}-----`, "not one armored block");
+  check(lines.filter(line => line.includes("-----")).length === 2, "not one armored block");
+}
+
+/** @param {any} kbpgp @param {string[]} kinds @returns {(packet: any) => boolean} */
+function isKind(kbpgp, ...kinds) {
+  const tags = kinds.map(kind => kbpgp.const.openpgp.packet_tags[kind]);
+  return packet => tags.includes(packet.tag);
+}
+
+/** @param {Uint8Array} bytes @returns {string} */
+function decode(bytes) {
+  return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
+}
+
+/** @param {boolean} holds @param {string} why */
+function check(holds, why) {
+  if (!holds) throw new Error(why);
+}
+
+/**
+ * @param {(done: (error: unknown, value: any) => void) => void} call that takes a callback
+ * @returns {Promise<any>}
+ */
+function called(call) {
+  return new Promise((resolve, reject) => call((error, value) => (error ? reject(error) : resolve(value))));
+}
