@@ -14,9 +14,11 @@ import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from live import ROOT
+from signal_server.signer import OpenpgpSigner
 
 COMMAND = [sys.executable, __file__]
 ENVIRON = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
@@ -34,10 +36,10 @@ class Process:
 
 
 @contextlib.contextmanager
-def aiortc_peer(url: str, namespace: str) -> Iterator[Process]:
+def aiortc_peer(url: str, namespace: str, private_key: str = "") -> Iterator[Process]:
     """Run it until the block is left."""
     command = [*COMMAND, url, namespace]
-    environ = os.environ | ENVIRON
+    environ = os.environ | ENVIRON | {"PEER_KEY": private_key}
     with subprocess.Popen(command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, text=True) as process:
         try:
             yield Process(process)
@@ -45,16 +47,16 @@ def aiortc_peer(url: str, namespace: str) -> Iterator[Process]:
             process.kill()
 
 
-async def link_for_each_line(example: dict[str, Any], url: str) -> None:
+async def link_for_each_line(example: dict[str, Any], url: str, **common: Any) -> None:
     async with asyncio.TaskGroup() as links:
         while line := await asyncio.to_thread(sys.stdin.readline):
-            links.create_task(link(example, url, **json.loads(line)))
+            links.create_task(link(example, url, **common, **json.loads(line)))
 
 
-async def link(example: dict[str, Any], url: str, *, says: str, namespace: str, fingerprint: str) -> None:
+async def link(example: dict[str, Any], url: str, *, says: str, **options: Any) -> None:
     peer = example["Peer"]([])
     callbacks = {"offer": peer.offer, "answer": peer.answer, "link": peer.link}
-    await example["connect_async"](url, **callbacks, namespace=namespace, fingerprint=fingerprint)
+    await example["connect_async"](url, **callbacks, **options)
     peer.channel.send(says)
     print(await peer.heard.get(), flush=True)
 
@@ -65,7 +67,10 @@ def main(url: str, *namespace: str) -> None:
     # aioice leaves loopback out, and there may be nothing else.
     aioice.ice.get_host_addresses = lambda use_ipv4, use_ipv6: ["127.0.0.1"]
     example = runpy.run_path(str(ROOT / "docs/examples/aiortc_peer.py"))
-    asyncio.run(example["main"](url, *namespace) if namespace else link_for_each_line(example, url))
+    key = os.environ.get("PEER_KEY")
+    with OpenpgpSigner(key) if key else contextlib.nullcontext() as signer:
+        run = example["main"] if namespace else partial(link_for_each_line, example)
+        asyncio.run(run(url, *namespace, signer=signer))
 
 
 if __name__ == "__main__":

@@ -5,16 +5,15 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from key_pairs import KeyPair, key_pair
 from live import Server
 from signal_server.client import (
     BadSignal,
@@ -26,34 +25,7 @@ from signal_server.client import (
     connect_async,
 )
 from signal_server.client.pools import Message, SignedPool
-from signal_server.keyring.helper import Home
 from signal_server.signer import OpenpgpSigner
-
-
-@dataclass(frozen=True)
-class KeyPair:
-    private: str
-    public: str
-
-
-def key_pair(name: str) -> KeyPair:
-    with Home() as home:
-        gpg = [
-            "gpg",
-            f"--homedir={home.path}",
-            "--batch",
-            "--quiet",
-            "--passphrase=",
-            "--pinentry-mode=loopback",
-        ]
-        subprocess.run([*gpg, "--quick-generate-key", name, "ed25519", "sign", "0"], check=True)
-
-        def export(command: str) -> str:
-            return subprocess.run(
-                [*gpg, "--armor", command], check=True, capture_output=True, text=True
-            ).stdout
-
-        return KeyPair(export("--export-secret-keys"), export("--export"))
 
 
 @pytest.fixture(scope="module")
