@@ -1,0 +1,171 @@
+"""A restart: all are answered, who has found each other links, and the old server is gone in five seconds."""
+
+from __future__ import annotations
+
+import random
+import signal
+import socket
+import threading
+import time
+from collections import Counter
+from contextlib import ExitStack
+
+from live import Call, Reply, Server
+from redis_server import RedisServer
+
+PROXIED = {"TRUSTED_PROXIES": 1}
+"""gunicorn keeps idle connections for 95 s then."""
+
+BRIEF = {"REQUEST_TIMEOUT": 1}
+
+
+def connect(name: str, **extra: object) -> dict[str, object]:
+    return {"TYPE": "CONNECT", "SIGNAL": f"offer of {name}", "FINGERPRINT": name, **extra}
+
+
+def answer(name: str, nonce: str) -> dict[str, object]:
+    return {"TYPE": "CONNECT", "SIGNAL": f"answer of {name}", "NONCE": nonce, "FINGERPRINT": name}
+
+
+def ends_within(server: Server, seconds: float) -> bool:
+    started = time.monotonic()
+    return server.process.wait(20) == 0 and time.monotonic() - started < seconds
+
+
+def test_idle_connections_do_not_hold_it_up() -> None:
+    with Server(REQUEST_TIMEOUT=0.1, **PROXIED) as server:
+        idle = [server.call(connect(f"p {i}")) for i in range(2)] + [Call(server.port, None, method="GET")]
+        for each in idle:
+            assert each.reply().headers["connection"] == "keep-alive"
+        time.sleep(0.2)
+        server.process.send_signal(signal.SIGTERM)
+        assert ends_within(server, 2.5)  # gunicorn looks once a second
+
+
+def test_a_silent_connection_does_not_hold_it_up() -> None:
+    with Server(**PROXIED) as server, socket.create_connection(("127.0.0.1", server.port)) as silent:
+        silent.send(b"POST / HT")
+        time.sleep(0.2)
+        server.process.send_signal(signal.SIGTERM)
+        assert ends_within(server, 5)
+
+
+def test_an_offer_that_is_out_gets_its_answer() -> None:
+    with Server() as server:
+        alice = server.offer("alice")
+        server.until(waiting=1)
+        bob = server.call(connect("bob"))
+        demoted = bob.reply()
+        carl = server.offer("carl", NAMESPACE="elsewhere")
+        server.until(waiting=1, offered=1)
+        server.process.send_signal(signal.SIGTERM)
+        assert carl.reply().type == "UNAVAILABLE"
+        assert alice.is_held()
+        bob.send(answer("bob", demoted["NONCE"]))
+        told = bob.reply()
+        assert (told.type, told.headers["connection"]) == ("DELIVERED", "close")
+        assert alice.reply()["SIGNAL"] == "answer of bob"
+        assert ends_within(server, 2.5)
+
+
+def test_an_offer_that_nobody_answers_is_turned_away() -> None:
+    with Server() as server:
+        alice = server.offer("alice")
+        server.until(waiting=1)
+        bob = server.call(connect("bob"))
+        assert bob.reply().type == "DEMOTE"
+        started = time.monotonic()
+        server.process.send_signal(signal.SIGTERM)
+        assert alice.reply().type == "UNAVAILABLE"
+        assert 1.5 < time.monotonic() - started < 3
+        assert ends_within(server, 2.5)
+
+
+# --- under load --------------------------------------------------------------------------------------------
+
+
+class Crowd:
+    """Peers that meet over and over, as the browser client does, on whichever server is up.
+
+    Attributes:
+        seen: how often each reply came; CUT for a request that ended without one.
+    """
+
+    def __init__(self, ports: list[int], peers: int) -> None:
+        self.ports = ports
+        self.seen: Counter[str] = Counter()
+        self._over = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._live, args=(f"peer {i}",), daemon=True) for i in range(peers)
+        ]
+
+    def __enter__(self) -> Crowd:
+        for each in self._threads:
+            each.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        for each in self._threads:
+            each.join(30)
+
+    def until_more_pairs(self, count: int) -> None:
+        until, deadline = self.seen["DELIVERED"] + count, time.monotonic() + 20
+        while self.seen["DELIVERED"] < until:
+            assert time.monotonic() < deadline, self.seen
+            time.sleep(0.01)
+
+    def _live(self, name: str) -> None:
+        while not self._over.is_set():
+            told = self._ask(connect(name))
+            while told.get("TYPE") == "DEMOTE":
+                time.sleep(random.uniform(0, 0.05))
+                told = self._ask(answer(name, str(told["NONCE"])))
+                if told.get("TYPE") not in ("DELIVERED", "DEMOTE"):
+                    self.seen["PARTED"] += 1
+            time.sleep(random.uniform(0, 0.02))
+
+    def _ask(self, parameters: dict[str, object]) -> dict[str, object]:
+        with self._call(parameters) as call:
+            try:
+                told = call.reply()
+            except OSError:
+                told = Reply(b"")
+        self.seen[told.type if told.status else "CUT"] += 1
+        return told.json if told.status else {}  # type: ignore[no-any-return]
+
+    def _call(self, parameters: dict[str, object]) -> Call:
+        for _ in range(1000):
+            try:
+                return Call(random.choice(self.ports), parameters)
+            except ConnectionRefusedError:
+                time.sleep(0.01)  # a router would know that this one is going
+        raise ConnectionRefusedError
+
+
+def test_a_reload_under_load_cuts_nobody_off() -> None:
+    with Server(PAIR_MEMORY_TTL=0, **BRIEF) as server, Crowd([server.port], 20) as crowd:
+        crowd.until_more_pairs(50)
+        server.process.send_signal(signal.SIGHUP)
+        time.sleep(1.5)
+        crowd.until_more_pairs(50)
+    assert crowd.seen["ANSWER"] == crowd.seen["DELIVERED"]
+    assert not crowd.seen["CUT"], crowd.seen
+
+
+def test_a_rolling_restart_of_two_servers_loses_no_pair() -> None:
+    with ExitStack() as stack:
+        redis = stack.enter_context(RedisServer())
+        shared = {"REDIS_URL": redis.url, "SECRET_KEY": "the same", "PAIR_MEMORY_TTL": 0} | BRIEF
+        servers = [stack.enter_context(Server(**shared)) for _ in range(2)]
+        with Crowd([each.port for each in servers], 20) as crowd:
+            crowd.until_more_pairs(50)
+            for old in servers:
+                new = stack.enter_context(Server(**shared))
+                crowd.ports = [*(port for port in crowd.ports if port != old.port), new.port]
+                old.process.send_signal(signal.SIGTERM)
+                assert ends_within(old, 5)
+                crowd.until_more_pairs(50)
+    assert crowd.seen["ANSWER"] == crowd.seen["DELIVERED"], crowd.seen
+    assert not crowd.seen["CUT"], crowd.seen
+    assert not crowd.seen["PARTED"], crowd.seen
