@@ -12,12 +12,12 @@ import contextlib
 import io
 import re
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from hypothesis.stateful import run_state_machine_as_test
 from redis.exceptions import ResponseError
 
@@ -26,6 +26,7 @@ import test_store_model as model
 from redis_server import RedisServer
 
 LUA = redis_store.FOLDER
+REDIS_TESTS = Path(__file__).with_name("test_store_redis.py")
 
 TURNS = [
     (" <= ", " < "),
@@ -80,13 +81,13 @@ def is_noticed(redis: RedisServer) -> bool:
             run_state_machine_as_test(model.machine_of(redis, processes), settings=model.BITES)
         except Exception:  # noqa: BLE001  whatever it is, it was noticed
             return True
-    with contextlib.redirect_stdout(io.StringIO()):
-        return (
-            pytest.main(
-                ["-x", "-q", "-p", "no:cacheprovider", str(Path(__file__).parent / "test_store_redis.py")]
-            )
-            != 0
-        )
+    begin = "import pathlib, sys, pytest, signal_server.stores.redis as redis"
+    point = f"redis.FOLDER = pathlib.Path({str(redis_store.FOLDER)!r})"
+    test = f"sys.exit(pytest.main(['-x', '-q', '-p', 'no:cacheprovider', {str(REDIS_TESTS)!r}]))"
+    return (
+        subprocess.run([sys.executable, "-c", f"{begin}; {point}; {test}"], capture_output=True).returncode
+        != 0
+    )
 
 
 def main() -> None:

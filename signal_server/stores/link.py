@@ -17,7 +17,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, Final
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from redis import ConnectionPool
 from redis.backoff import NoBackoff
@@ -259,14 +259,14 @@ class Servers:
             options |= {"socket_connect_timeout": timeout_seconds, "socket_keepalive": True}
         if parts.scheme.startswith("rediss") and not verify_tls:
             options |= {"ssl_cert_reqs": "none", "ssl_check_hostname": False}
-        plain = parts._replace(scheme=parts.scheme.removesuffix(CLUSTER))
+        plain = url.replace(f"{CLUSTER}://", "://", 1)
         try:
-            pool = ConnectionPool.from_url(urlunsplit(plain), **options)
+            pool = ConnectionPool.from_url(plain, **options)
         except ValueError as exc:
             raise ConfigurationError("REDIS_URL must be such as 'redis://host:6379/0'") from exc
         self._make, self._options = pool.connection_class, pool.connection_kwargs
         self._call_seconds = timeout_seconds * 1.5
-        self._nodes = _Nodes(self._connect, self._call_seconds) if plain != parts else None
+        self._nodes = _Nodes(self._connect, self._call_seconds) if plain != url else None
         self._links: dict[Address | None, Link] = {}
         self._lock = threading.Lock()
 

@@ -216,7 +216,7 @@ class RedisStore(Store):
     def expire(self) -> Outcome:
         """Also fetches the mail, and prolongs the leases."""
         outcome = Outcome()
-        for shard in list(self._lives):
+        for shard in self.shards:
             _add(outcome, self.tend(shard))
         return outcome
 
@@ -379,15 +379,16 @@ class RedisStore(Store):
 
     @property
     def shards(self) -> list[int]:
-        """Where this process has requests, or had a moment ago."""
-        return list(self._lives)
+        """Where this process has requests, or had a moment ago, or may have left some behind."""
+        return [*{*self._lives, *self._owed}]
 
     def tend(self, shard: int) -> Outcome:
         """Prolong the lease, fetch the mail, end what has run out of time, and ask about what is in doubt."""
         with self._lock:
             outcome, self._left_over = self._left_over, Outcome()
-        while (life := self._lives.get(shard)) is not None and self._tend_once(shard, life, outcome):
-            pass
+        while shard in self._lives or shard in self._owed:
+            if not self._tend_once(shard, self._life(shard), outcome):
+                break
         return outcome
 
     def _tend_once(self, shard: int, life: _Life, outcome: Outcome) -> bool:

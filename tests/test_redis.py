@@ -1,0 +1,430 @@
+"""Many workers, one server: real gunicorns, a real Redis, and all that may go wrong between them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from live import Call, Reply, Server, free_port
+from redis_server import RedisServer, cluster
+
+ALONE = {"SECRET_KEY": "the same everywhere"}
+SHARED = ALONE | {"WEB_CONCURRENCY": 3}
+TWO = ALONE | {"WEB_CONCURRENCY": 2}
+
+
+@pytest.fixture(scope="module")
+def redis() -> Iterator[RedisServer]:
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def running(redis: RedisServer) -> Iterator[list[Server]]:
+    """Two servers of three workers each."""
+    with ExitStack() as stack:
+        yield [stack.enter_context(Server(REDIS_URL=redis.url, **SHARED)) for _ in range(2)]
+
+
+@pytest.fixture
+def pair(running: list[Server], redis: RedisServer) -> list[Server]:
+    if redis.process.poll() is not None:
+        redis.start()
+    redis.go_on()
+    redis.call("CONFIG", "SET", "min-replicas-to-write", "0")
+    redis.call("FLUSHALL")
+    for server in running:
+        until_ready(server)
+    return running
+
+
+def until_ready(server: Server, seconds: float = 5) -> float:
+    """How long it took until the server was ready, on every worker as far as one can tell."""
+    began, good = time.monotonic(), 0
+    while good < 12:
+        good = good + 1 if server.get("/ready")[0] == 200 else 0
+        assert time.monotonic() - began < seconds, "it does not get ready"
+    return time.monotonic() - began
+
+
+def workers(server: Server) -> list[int]:
+    parent = server.process.pid
+    return [int(each) for each in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
+
+
+def link(one: Server, other: Server, name: str, **extra: object) -> float:
+    """Two strangers link, through the two servers. Returns the seconds from the answer to the ANSWER."""
+    with one.offer(f"{name}-offer", **extra) as held:
+        held_by(other, 1)
+        told = other.post(TYPE="CONNECT", SIGNAL="mine", FINGERPRINT=f"{name}-2", **extra)
+        assert told.type == "DEMOTE", told
+        assert told["SIGNAL"] == f"{name}-offer"
+        began = time.monotonic()
+        with answer(other, told, f"{name}-answer", f"{name}-2", **extra) as answering:
+            answered = held.reply()
+            took = time.monotonic() - began
+            assert (answered.type, answered["SIGNAL"]) == ("ANSWER", f"{name}-answer")
+            assert answering.reply().type == "DELIVERED"
+    return took
+
+
+def answer(server: Server, told: Reply, text: str, who: str, **extra: object) -> Call:
+    return server.call(TYPE="CONNECT", SIGNAL=text, NONCE=told["NONCE"], FINGERPRINT=who, **extra)
+
+
+def held_by(server: Server, count: int) -> None:
+    deadline = time.monotonic() + 5
+    while server.statistics()["waiting"] != count:
+        assert time.monotonic() < deadline, "nobody waits"
+
+
+# --- without faults ----------------------------------------------------------------------------------------
+
+
+def test_strangers_link_through_any_workers_of_any_servers(pair: list[Server]) -> None:
+    took = sorted(link(pair[number % 2], pair[number // 2 % 2], f"n{number}") for number in range(40))
+    assert took[-1] < 0.3, "somebody waited for more than a notice"
+    assert took[len(took) // 2] < 0.1
+
+
+def test_a_storm_links_everybody_with_one_other(pair: list[Server]) -> None:
+    """Half of them offer and half of them answer, whoever comes first; nobody gets what is not for him."""
+
+    def peer(number: int) -> tuple[str, str]:
+        server, name = pair[number % 2], f"p{number}"
+        for _ in range(20):
+            told = server.post(TYPE="CONNECT", SIGNAL=f"offer {name}", FINGERPRINT=name, NAMESPACE="storm")
+            if told.type == "ANSWER":
+                assert told["SIGNAL"].startswith(f"answer to offer {name} by ")
+                return name, told["SIGNAL"].rpartition(" ")[2]
+            while told.type == "DEMOTE":
+                text = f"answer to {told['SIGNAL']} by {name}"
+                other = told["SIGNAL"].rpartition(" ")[2]
+                with answer(server, told, text, name, NAMESPACE="storm") as call:
+                    told = call.reply()
+                if told.type == "DELIVERED":
+                    return name, other
+        raise AssertionError(f"{name} found nobody: {told}")
+
+    with ThreadPoolExecutor(40) as threads:
+        met = dict(threads.map(peer, range(40)))
+    assert all(met[other] == name for name, other in met.items())
+
+
+def test_a_hang_up_on_one_server_is_known_to_the_other(pair: list[Server]) -> None:
+    with pair[0].offer("leaves"):
+        held_by(pair[1], 1)
+    held_by(pair[1], 0)
+    with pair[1].offer("stays") as call:
+        held_by(pair[0], 1)
+        assert call.is_held()
+
+
+def test_an_initiator_that_left_sends_the_responder_on(pair: list[Server]) -> None:
+    with pair[0].offer("leaves"):
+        held_by(pair[1], 1)
+        told = pair[1].post(TYPE="CONNECT", SIGNAL="mine", FINGERPRINT="b")
+    with answer(pair[1], told, "answer", "b") as call:
+        assert call.reply().type == "NO_PEER"
+
+
+def test_a_bounce_is_remembered_everywhere(pair: list[Server]) -> None:
+    with pair[0].offer("a") as held:
+        held_by(pair[1], 1)
+        told = pair[1].post(TYPE="CONNECT", SIGNAL="b", FINGERPRINT="b")
+        with pair[1].call(TYPE="BOUNCE", SIGNAL="b", NONCE=told["NONCE"], FINGERPRINT="b") as bounced:
+            held_by(pair[0], 2)
+            assert held.is_held()
+            assert bounced.is_held()
+            other = pair[0].post(TYPE="CONNECT", SIGNAL="c", FINGERPRINT="c")
+            assert other["SIGNAL"] == "a"
+
+
+def test_waiting_ends_in_time_on_every_worker(redis: RedisServer) -> None:
+    with Server(REDIS_URL=redis.url, REQUEST_TIMEOUT=1, **TWO) as server, ExitStack() as stack:
+        began = time.monotonic()
+        calls = [
+            stack.enter_context(server.offer("same", NAMESPACE=f"n{number % 3}")) for number in range(24)
+        ]
+        for call in calls:
+            assert call.reply().type == "NO_NAMESPACE_PEER"
+        assert 0.95 < time.monotonic() - began < 1.6
+
+
+def test_limits_hold_over_all_workers(redis: RedisServer) -> None:
+    rates = {"REQUEST_LIMIT": "3 per minute", "PAIR_LIMIT": "", "ADDRESS_LIMIT": "", "REQUEST_TIMEOUT": 0.2}
+    with Server(REDIS_URL=redis.url, limits=True, **rates, **TWO) as server:
+        told = [server.post(TYPE="CONNECT", SIGNAL="x", FINGERPRINT="f") for _ in range(8)]
+        assert [each.status for each in told] == [299] * 3 + [297] * 5
+        assert 50 <= told[-1]["RETRY_AFTER"] <= 60
+
+
+def test_a_shutdown_answers_everybody(redis: RedisServer, pair: list[Server]) -> None:
+    with ExitStack() as stack:
+        server = stack.enter_context(Server(REDIS_URL=redis.url, **TWO))
+        calls = [stack.enter_context(server.offer("same")) for _ in range(30)]
+        held_by(pair[0], 30)
+        server.process.send_signal(signal.SIGTERM)
+        assert {call.reply(5).status for call in calls} == {503}
+        held_by(pair[0], 0)
+
+
+# --- workers die -------------------------------------------------------------------------------------------
+
+
+def test_the_peers_of_a_killed_worker_leave_the_pool(pair: list[Server], redis: RedisServer) -> None:
+    with Server(REDIS_URL=redis.url, **ALONE) as server, server.offer("ghost"):
+        held_by(pair[0], 1)
+        began = time.monotonic()
+        os.kill(workers(server)[0], signal.SIGKILL)
+        with pair[0].offer("ghost") as call:  # the same peer, so that it is not matched with its ghost
+            deadline = began + 3.5
+            while pair[1].statistics()["waiting"] != 1:
+                assert time.monotonic() < deadline, "a ghost waits still"
+                time.sleep(0.02)
+            assert call.is_held()
+
+
+def test_who_answers_a_killed_worker_s_peer_is_sent_on(pair: list[Server], redis: RedisServer) -> None:
+    with Server(REDIS_URL=redis.url, **ALONE) as server, server.offer("a"):
+        held_by(pair[0], 1)
+        told = pair[0].post(TYPE="CONNECT", SIGNAL="b", FINGERPRINT="b")
+        os.kill(workers(server)[0], signal.SIGKILL)
+        began = time.monotonic()
+        with answer(pair[0], told, "answer", "b") as call:
+            assert call.reply().type == "NO_PEER"
+        assert time.monotonic() - began < 3.6
+
+
+def test_a_stopped_worker_does_nothing_with_what_it_had(pair: list[Server], redis: RedisServer) -> None:
+    """It had an offer out and one waiting. By the time it goes on, both are somebody else's past."""
+    with ExitStack() as stack:
+        server = stack.enter_context(Server(REDIS_URL=redis.url, **ALONE))
+        calls = [stack.enter_context(server.offer("a")) for _ in range(2)]
+        held_by(pair[0], 2)
+        told = pair[0].post(TYPE="CONNECT", SIGNAL="b", FINGERPRINT="b")
+        (worker,) = workers(server)
+        os.kill(worker, signal.SIGSTOP)
+        try:
+            with answer(pair[0], told, "answer", "b") as answering:
+                assert answering.reply().type in ("NO_PEER", "DEMOTE")
+            time.sleep(0.5)  # now its lease is over, too
+        finally:
+            os.kill(worker, signal.SIGCONT)
+        assert {call.reply(3).type for call in calls} <= {"UNAVAILABLE", "NO_PEER"}
+        held_by(pair[0], 0)
+        link(server, pair[0], "after")
+
+
+# --- Redis goes away ---------------------------------------------------------------------------------------
+
+
+def ask_all(server: Server, times: int = 12) -> list[tuple[Reply, float]]:
+    """Ask often enough to reach every worker. Returns each reply, and the seconds it took."""
+    asked = []
+    for number in range(times):
+        began = time.monotonic()
+        asked.append(
+            (server.post(TYPE="CONNECT", SIGNAL="x", FINGERPRINT=f"{number}"), time.monotonic() - began)
+        )
+    return asked
+
+
+def test_a_stopped_redis_is_503_at_once_and_back_by_itself(pair: list[Server], redis: RedisServer) -> None:
+    with pair[0].offer("early") as call:
+        held_by(pair[1], 1)
+        redis.stop()
+        began = time.monotonic()
+        asked = ask_all(pair[0])
+        assert {each.status for each, _ in asked} == {503}
+        assert all(1 <= each["RETRY_AFTER"] <= 3 for each, _ in asked)
+        assert max(took for _, took in asked) < 1
+        assert pair[0].get("/health")[0] == 200
+        assert pair[0].get("/ready")[0] == 503
+        assert call.reply(5).type == "UNAVAILABLE"
+        assert time.monotonic() - began < 4.5
+        redis.go_on()
+    assert until_ready(pair[0]) < 3
+    until_ready(pair[1])
+    held_by(pair[0], 0)
+    link(pair[0], pair[1], "after")
+
+
+def test_a_short_stop_of_redis_costs_nobody_his_place(pair: list[Server], redis: RedisServer) -> None:
+    with pair[0].offer("patient") as call:
+        held_by(pair[1], 1)
+        redis.stop()
+        time.sleep(1.5)
+        redis.go_on()
+        until_ready(pair[1])
+        assert call.is_held()
+        told = pair[1].post(TYPE="CONNECT", SIGNAL="b", FINGERPRINT="b")
+        assert told["SIGNAL"] == "patient"
+        with answer(pair[1], told, "answer", "b") as answering:
+            assert call.reply(3).type == "ANSWER"
+            assert answering.reply(3).type == "DELIVERED"
+
+
+def test_a_redis_that_was_started_anew_and_empty_delivers_nothing_wrong(
+    pair: list[Server], redis: RedisServer
+) -> None:
+    with pair[0].offer("a") as offered, pair[1].offer("a") as waiting:
+        held_by(pair[1], 2)
+        told = pair[1].post(TYPE="CONNECT", SIGNAL="b", FINGERPRINT="b")
+        redis.kill()
+        asked = ask_all(pair[1])
+        assert {each.status for each, _ in asked} == {503}
+        assert max(took for _, took in asked) < 1
+        redis.start()
+        for server in pair:
+            assert until_ready(server) < 3
+        assert waiting.reply(5).type == "UNAVAILABLE"
+        assert offered.reply(5).type == "UNAVAILABLE"
+        with answer(pair[1], told, "late", "b") as late:
+            assert late.reply().type == "NO_PEER"
+    link(pair[0], pair[1], "after")
+
+
+def test_limits_fall_back_to_the_process(redis: RedisServer) -> None:
+    rates = {"REQUEST_LIMIT": "1 per minute", "PAIR_LIMIT": "", "ADDRESS_LIMIT": "5 per minute"}
+    with RedisServer() as own, Server(REDIS_URL=own.url, SECRET_KEY="s", limits=True, **rates) as server:
+        own.kill()
+        told = [server.post(TYPE="CONNECT", SIGNAL="x", FINGERPRINT="f") for _ in range(7)]
+        assert [each.status for each in told] == [503] + [297] * 6
+
+
+def test_lost_notices_cost_half_a_second_and_no_more(pair: list[Server], redis: RedisServer) -> None:
+    """Every connection is cut again and again while they link; all they need lies in the state."""
+    took = []
+    for number in range(12):
+        with pair[0].offer(f"offer{number}") as held:
+            held_by(pair[1], 1)
+            told = pair[1].post(TYPE="CONNECT", SIGNAL="b", FINGERPRINT=f"b{number}")
+            redis.call("CLIENT", "KILL", "TYPE", "pubsub")
+            began = time.monotonic()
+            with answer(pair[1], told, "answer", f"b{number}") as answering:
+                assert held.reply(3).type == "ANSWER"
+                took.append(time.monotonic() - began)
+                assert answering.reply(3).type == "DELIVERED"
+    assert max(took) < 0.8
+
+
+def test_cut_connections_end_no_request_that_waits(pair: list[Server], redis: RedisServer) -> None:
+    with pair[0].offer("a") as held:
+        held_by(pair[1], 1)
+        redis.call("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        for server in pair:
+            until_ready(server)
+        assert held.is_held()
+        told = pair[1].post(TYPE="CONNECT", SIGNAL="b", FINGERPRINT="b")
+        with answer(pair[1], told, "answer", "b") as answering:
+            assert held.reply(3).type == "ANSWER"
+            assert answering.reply(3).type == "DELIVERED"
+
+
+def test_a_fail_over_to_a_replica_delivers_nothing_old(redis: RedisServer) -> None:
+    """The replica has lost the last writes: an answered offer looks as if it were out still."""
+    with ExitStack() as stack:
+        first, replica = (stack.enter_context(RedisServer()) for _ in range(2))
+        servers = [stack.enter_context(Server(REDIS_URL=first.url, **ALONE)) for _ in range(2)]
+        replica.call("REPLICAOF", "127.0.0.1", first.port)
+        held = stack.enter_context(servers[0].offer("a"))
+        held_by(servers[1], 1)
+        ghost = stack.enter_context(servers[0].offer("a"))
+        held_by(servers[1], 2)
+        told = servers[1].post(TYPE="CONNECT", SIGNAL="b", FINGERPRINT="b")
+        deadline = time.monotonic() + 5
+        while replica.call("INFO", "replication")["master_link_status"] != "up":
+            assert time.monotonic() < deadline
+        assert first.call("WAIT", 1, 2000) == 1
+        replica.stop()  # from here on it hears nothing
+        with answer(servers[1], told, "answer", "b") as answering:
+            assert held.reply(3).type == "ANSWER"
+            assert answering.reply(3).type == "DELIVERED"
+        first.kill()
+        replica.go_on()
+        replica.call("REPLICAOF", "NO", "ONE")
+        replica.call("CONFIG", "SET", "port", str(first.port))
+        for server in servers:
+            assert until_ready(server) < 4
+        with answer(servers[1], told, "answer", "b") as late:
+            assert late.reply().type == "NO_PEER", "a nonce of the life before"
+        assert servers[1].post(TYPE="CONNECT", SIGNAL="c", FINGERPRINT="a").type != "DEMOTE" or pytest.fail(
+            "an offer of the life before"
+        )
+        assert ghost.reply(5).type == "UNAVAILABLE"
+        link(servers[0], servers[1], "after")
+
+
+# --- other ways to have a Redis ----------------------------------------------------------------------------
+
+
+def test_a_cluster_of_three_nodes(redis: RedisServer) -> None:
+    with cluster() as nodes:
+        url = nodes[0].url.replace("redis://", "redis+cluster://")
+        with Server(REDIS_URL=url, **ALONE) as one, Server(REDIS_URL=url, **ALONE) as other:
+            took = [link(one, other, f"n{number}", NAMESPACE=f"room {number}") for number in range(20)]
+            assert max(took) < 0.8
+            assert all(node.lifetimes() for node in nodes), "a node has nothing to do"
+            assert one.get("/ready")[0] == 200
+            nodes[1].kill()
+            deadline = time.monotonic() + 5
+            while one.get("/ready")[0] == 200:
+                assert time.monotonic() < deadline
+
+
+def test_a_certificate_that_nobody_signed(redis: RedisServer, tmp_path: Path) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1"),
+            *("-subj", "/CN=nobody", "-keyout", key, "-out", certificate),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    port = str(free_port())
+    options = {"tls_port": port, "tls_cert_file": str(certificate), "tls_key_file": str(key)}
+    with RedisServer(**options, tls_auth_clients="no", tls_ca_cert_file=str(certificate)):
+        url = f"rediss://127.0.0.1:{port}/0"
+        with Server(REDIS_URL=url, REDIS_TLS_VERIFY="off", **ALONE) as server:
+            link(server, server, "secret")
+        with Server(REDIS_URL=url, SECRET_KEY="s") as server:
+            assert server.get("/ready")[0] == 503
+            assert server.post(TYPE="CONNECT", SIGNAL="x").status == 503
+
+
+def test_a_unix_socket_and_threads(tmp_path: Path) -> None:
+    socket = tmp_path / "redis.sock"
+    with RedisServer(unixsocket=str(socket)):
+        arguments = ("--worker-class", "gthread", "--threads", "8")
+        with Server(*arguments, REDIS_URL=f"unix://{socket}", **ALONE) as server:
+            took = [link(server, server, f"n{number}") for number in range(10)]
+            assert max(took) < 0.8
+
+
+@pytest.mark.parametrize(
+    "url", ["http://localhost", "localhost:6379", "redis://localhost:port/0", "redis+sentinel://x"]
+)
+def test_a_bad_address_is_one_line(url: str) -> None:
+    with pytest.raises(RuntimeError, match="REDIS_URL must be"), Server(REDIS_URL=url, SECRET_KEY="s"):
+        pass
+
+
+def test_nothing_is_left_behind(pair: list[Server], redis: RedisServer) -> None:
+    link(pair[0], pair[1], "n", NAMESPACE="elsewhere")
+    with pair[0].offer("gone"):
+        held_by(pair[1], 1)
+    deadline = time.monotonic() + 10
+    while [key for key in redis.lifetimes() if key.rpartition(":")[2] in ("offers", "handovers", "mail")]:
+        assert time.monotonic() < deadline, redis.lifetimes()
+        time.sleep(0.1)
+    assert all(0 < left <= 3_601_000 for left in redis.lifetimes().values())
