@@ -6,16 +6,26 @@ import gzip
 import json
 import time
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
 from typing import Final
 
-from flask import Blueprint, Response, current_app, request, send_from_directory
+from flask import Blueprint, Flask, Response, current_app, request, send_from_directory
+from flask_limiter import Limiter, RateLimitExceeded
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from . import messages
 from .alarms import Alarms
-from .errors import BadRequest, HungUp, MethodNotAllowed, NotFound, SignalError, Unavailable, Untrusted
+from .errors import (
+    BadRequest,
+    HungUp,
+    MethodNotAllowed,
+    NotFound,
+    RateLimited,
+    SignalError,
+    Unavailable,
+    Untrusted,
+)
 from .ice import ice_servers
 from .identity import Caller, Identity, is_address
 from .journal import Entry, Journal
@@ -91,12 +101,13 @@ class Endpoint:
 
     def blueprint(self) -> Blueprint:
         routes = Blueprint("spacerift", __name__)
+        limited = self._limits_gets()
         views: list[tuple[str, str, str, View]] = [
             ("/", "POST", "signal", self.signal),
             ("/", "OPTIONS", "preflight", self.preflight),
             ("/", "GET", "page", self.page),
-            ("/ice", "GET", "ice", self.ice),
-            ("/key", "GET", "key", self.key),
+            ("/ice", "GET", "ice", limited(self.ice)),
+            ("/key", "GET", "key", limited(self.key)),
             ("/health", "GET", "health", self.health),
             ("/ready", "GET", "ready", self.ready),
             ("/metrics", "GET", "metrics", self.metrics),
@@ -117,6 +128,33 @@ class Endpoint:
         if self._settings.url_prefix:
             _add(routes, "/<path:path>", "unknown", lambda path: _refusal(NotFound("not found")), METHODS)
         return routes
+
+    def _limits_gets(self) -> Callable[[View], View]:
+        """A decorator for the views that make something for each who asks: `ADDRESS_LIMIT`, counted apart."""
+        rate = self._settings.address_limit
+        if rate is None:
+            return lambda view: view
+        limiter = self._gets = Limiter(
+            lambda: self._address(request.environ), storage_uri="spacerift+memory://"
+        )
+        # Kept here, for its decorators do not. Not the application's: its hooks would cost each request as much as an empty view does, and it would
+        # take the RATELIMIT_ settings of another Limiter for its own.
+        limiter.init_app(Flask("spacerift.limiter"))
+
+        def decorate(view: View) -> View:
+            counted = limiter.limit(str(rate))(view)
+
+            @wraps(view)
+            def limited() -> Response:
+                try:
+                    return counted()
+                except RateLimitExceeded:
+                    self._journal.metrics.limit_hit("get").inc()
+                    return _refusal(RateLimited(rate.get_expiry()), self._cors(request.environ))
+
+            return limited
+
+        return decorate
 
     # --- the protocol --------------------------------------------------------------------------------------
 
