@@ -333,9 +333,9 @@ def test_cut_connections_end_no_request_that_waits(pair: list[Server], redis: Re
 def test_a_fail_over_to_a_replica_delivers_nothing_old(redis: RedisServer) -> None:
     """The replica has lost the last writes: an answered offer looks as if it were out still."""
     with ExitStack() as stack:
-        first, replica = (stack.enter_context(RedisServer()) for _ in range(2))
-        servers = [stack.enter_context(Server(REDIS_URL=first.url, **ALONE)) for _ in range(2)]
+        first, replica = (stack.enter_context(RedisServer(repl_diskless_sync_delay="0")) for _ in range(2))
         replica.call("REPLICAOF", "127.0.0.1", first.port)
+        servers = [stack.enter_context(Server(REDIS_URL=first.url, **ALONE)) for _ in range(2)]
         held = stack.enter_context(servers[0].offer("a"))
         held_by(servers[1], 1)
         ghost = stack.enter_context(servers[0].offer("a"))

@@ -207,7 +207,7 @@ def test_much_that_ran_out_of_time_is_ended_bit_by_bit(both: Processes) -> None:
 
 def test_what_another_life_of_redis_wrote_is_not_believed(servers: Servers) -> None:
     """As after a fail-over to a replica: all is there, but who knows what is missing."""
-    with RedisServer() as first, RedisServer() as replica:
+    with RedisServer(repl_diskless_sync_delay="0") as first, RedisServer() as replica:
         old, new = (
             Processes(Servers(first.url, timeout_seconds=10)),
             Processes(Servers(replica.url, timeout_seconds=10)),
