@@ -134,11 +134,11 @@ class Endpoint:
         rate = self._settings.address_limit
         if rate is None:
             return lambda view: view
-        limiter = self._gets = Limiter(
+        limiter = self._limiter = Limiter(
             lambda: self._address(request.environ), storage_uri="spacerift+memory://"
         )
-        # Kept here, for its decorators do not. Not the application's: its hooks would cost each request as much as an empty view does, and it would
-        # take the RATELIMIT_ settings of another Limiter for its own.
+        # An application of its own: in ours, its hooks would cost each request as much as an empty view does,
+        # and it would take the RATELIMIT_ settings of another Limiter for its own.
         limiter.init_app(Flask("spacerift.limiter"))
 
         def decorate(view: View) -> View:
