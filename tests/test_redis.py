@@ -357,9 +357,9 @@ def test_a_fail_over_to_a_replica_delivers_nothing_old(redis: RedisServer) -> No
             assert until_ready(server) < 4
         with answer(servers[1], told, "answer", "b") as late:
             assert late.reply().type == "NO_PEER", "a nonce of the life before"
-        assert servers[1].post(TYPE="CONNECT", SIGNAL="c", FINGERPRINT="a").type != "DEMOTE" or pytest.fail(
-            "an offer of the life before"
-        )
+        with servers[1].offer("c") as newcomer:
+            held_by(servers[0], 1)
+            assert newcomer.is_held(), "an offer of the life before"
         assert ghost.reply(5).type == "UNAVAILABLE"
         link(servers[0], servers[1], "after")
 
