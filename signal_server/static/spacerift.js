@@ -431,6 +431,7 @@ class SignedPool {
     trust(hashes.includes(String(signed.SHA256).toLowerCase()), "the server's reply is about another signal");
     trust(isSameKey(signed.TO, this.signer.fingerprint), "the server's reply is for someone else");
     trust(isNear(signed.TIME, SERVER_CLOCK), "the server's reply is not of now");
+    trust(isNew(text, signed.TIME), "the server's reply came before");
   }
 
   /** @param {Reply} reply @returns {Promise<{ signal: unknown, remoteKey?: string }>} */
@@ -710,6 +711,16 @@ function trust(holds, why) {
 /** @param {unknown} time ms since 1970 @param {number} most ms */
 function isNear(time, most) {
   return typeof time === "number" && Math.abs(Date.now() - time) <= most;
+}
+
+/** @type {Map<string, number>} the server's replies that are still of now, each with its time */
+const knownReplies = new Map();
+
+/** @param {string} reply as it was signed @param {unknown} time ms since 1970 */
+function isNew(reply, time) {
+  for (const [old, at] of knownReplies) if (!isNear(at, SERVER_CLOCK)) knownReplies.delete(old);
+  const { size } = knownReplies;
+  return knownReplies.set(reply, Number(time)).size > size;
 }
 
 /** @param {unknown} one @param {unknown} other fingerprints, in either case */
