@@ -6,7 +6,7 @@ import gzip
 import json
 import time
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial, wraps
+from functools import partial, update_wrapper, wraps
 from pathlib import Path
 from typing import Final
 
@@ -374,6 +374,8 @@ def _add(
     *,
     strict_slashes: bool = False,
 ) -> None:
+    if isinstance(view, partial):  # an application's other extensions expect a view to have a name
+        view = update_wrapper(view, view.func)
     routes.add_url_rule(
         path, name, view, methods=methods, strict_slashes=strict_slashes, provide_automatic_options=False
     )
