@@ -215,6 +215,33 @@ class Machine(RuleBasedStateMachine):
             handed.stage, handed.due_ms = "delivered", self.now_ms + TIMES.answer
             self.look(told)
 
+    @precondition(lambda self: any(map(self.is_waiting, self.open.values())))
+    @rule(bounced=st.booleans())
+    def return_late(self, bounced: bool) -> None:
+        """An offer comes back when its time is over: on purpose too."""
+        offer = min(filter(self.is_waiting, self.open.values()), key=lambda each: each.due_ms)
+        self.now_ms = max(self.now_ms, offer.due_ms - 100)
+        self.tick()
+        newcomer = self.arrive(f"new-{next(self.counter)}", offer.arrival.pool)
+        self.open[newcomer.arrival.ticket] = newcomer
+        told = self.rules.connect(newcomer.arrival, may_wait=False, nonces=self.nonce, now_ms=self.now_ms)
+        self.look(told)
+        nonce = offer.nonce
+        self.now_ms += 200
+        self.tick()
+        if nonce is None or nonce not in self.handed:
+            return
+        handed = self.handed[nonce]
+        if bounced:
+            again = self.arrive(handed.responder.peer, offer.arrival.pool)
+            self.open[again.arrival.ticket] = again
+            self.bounce(again, nonce, handed, good=True)
+        else:
+            told = self.rules.release(nonce, nonces=self.nonce, now_ms=self.now_ms)
+            del self.handed[nonce]
+            self.back(handed.offer)
+            self.look(told)
+
     @precondition(lambda self: self.open)
     @rule(data=st.data())
     def withdraw(self, data: st.DataObject) -> None:
