@@ -446,6 +446,6 @@ def test_a_broken_rule_is_noticed(number: int) -> None:
     names = {"__name__": rules_module.__name__, "__package__": rules_module.__package__}
     exec(compile(textwrap.dedent(source.replace(old, new)), "broken rules", "exec"), names)
     broken = type("Broken", (Machine,), {"rules_class": names["Rules"]})
-    thorough = settings(QUICK, max_examples=400, phases=[Phase.generate], derandomize=True, database=None)
+    thorough = settings(QUICK, max_examples=1500, phases=[Phase.generate], derandomize=True, database=None)
     with pytest.raises(Exception):  # noqa: B017  an assertion of the model, or the rules fall over
         run_state_machine_as_test(broken, settings=thorough)
