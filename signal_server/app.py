@@ -23,14 +23,14 @@ from .errors import ConfigurationError
 from .identity import Identity
 from .journal import Journal
 from .keyring import open_keyring
-from .limits import Limits, MemoryCounts
+from .limits import Held, Limits, MemoryCounts
 from .matcher import DRAIN_SECONDS, Matcher
 from .metrics import Metrics, process_metrics
 from .rules import Times
 from .settings import Settings, sources
 from .signatures import Signatures
 from .stores.base import Store
-from .stores.counts import RedisCounts
+from .stores.counts import RedisCounts, RedisHeld
 from .stores.link import Servers
 from .stores.memory import MemoryStore
 from .stores.redis import RedisStore
@@ -63,7 +63,7 @@ class Rift:
         if settings.redis_url is not None:
             servers = Servers(settings.redis_url, verify_tls=settings.redis_tls_verify == "on")
         counts = MemoryCounts() if servers is None else RedisCounts(servers)
-        limits = Limits(FixedWindowRateLimiter(counts), settings)
+        limits = Limits(FixedWindowRateLimiter(counts), settings, held_of(settings, servers))
         self.desk = Desk(held_per_address=settings.held_per_address, max_waiting=settings.max_waiting)
         self.store = store_of(settings, servers)
         self.matcher = Matcher(self.store, self.desk, limits, alarms, metrics)
@@ -175,6 +175,13 @@ def signatures_of(settings: Settings, store: Store, metrics: Metrics) -> Signatu
         passphrase=settings.private_key_passphrase,
     )
     return Signatures(keyring, store, metrics)
+
+
+def held_of(settings: Settings, servers: Servers | None) -> Held | None:
+    if servers is None or settings.held_per_address is None:
+        return None
+    longest = settings.request_timeout + settings.answer_timeout + WRITE_SECONDS
+    return RedisHeld(servers, settings.held_per_address, _ms(longest))
 
 
 def _ms(seconds: float) -> int:

@@ -12,7 +12,7 @@ import math
 import threading
 import time
 from collections import deque
-from typing import Any
+from typing import Any, Protocol
 
 from limits import RateLimitItem
 from limits.storage import Storage
@@ -22,16 +22,28 @@ from .errors import RateLimited
 from .settings import Settings
 
 
+class Held(Protocol):
+    """The requests of all processes that wait, by address."""
+
+    def hold(self, address: str, ticket: str) -> bool:
+        """Add one. Returns False if that is one too many: it was not added."""
+
+    def let_go(self, address: str, ticket: str) -> None:
+        """It waits no longer."""
+
+
 class Limits:
-    """The three rates of the protocol.
+    """The rates of the protocol, and how many requests of an address may wait over all processes.
 
     Args:
         limiter: counts hits.
         settings: the rates, each None if it is off.
+        held: None where there is one process, whose `Desk` knows what waits.
     """
 
-    def __init__(self, limiter: RateLimiter, settings: Settings) -> None:
+    def __init__(self, limiter: RateLimiter, settings: Settings, held: Held | None = None) -> None:
         self._limiter = limiter
+        self._held = held
         self._request = settings.request_limit
         self._pair = settings.pair_limit
         self._address = settings.address_limit
@@ -57,6 +69,19 @@ class Limits:
     def count_pairing(self, peer: str) -> None:
         if self._pair is not None:
             self._limiter.hit(self._pair, "pair", peer)
+
+    def hold(self, address: str, ticket: str) -> None:
+        """Count a request that waits, until `let_go`.
+
+        Raises:
+            RateLimited: it is one too many.
+        """
+        if self._held is not None and not self._held.hold(address, ticket):
+            raise RateLimited(1, "held")
+
+    def let_go(self, address: str, ticket: str) -> None:
+        if self._held is not None:
+            self._held.let_go(address, ticket)
 
     def _hit(self, rate: RateLimitItem | None, *key: str) -> None:
         if rate is not None and not self._limiter.hit(rate, *key):

@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import Final
 
 from .alarms import Alarms
-from .errors import HungUp, SignalError, Unavailable, Untrusted
+from .errors import HungUp, RateLimited, SignalError, Unavailable, Untrusted
 from .identity import Caller
 from .limits import Limits
 from .messages import ANSWER, BOUNCE, DEMOTE, NO_PEER, Arrival, Reply, Request
@@ -50,11 +50,17 @@ class Matcher:
         """
         connection.hear_others()  # who left before this request came in is not matched with it
         ticket = self._desk.open(caller, is_answer=request.is_answer)
+        waits = False
         try:
             refusal = self._decide(request, ticket, waited)
+            waits = ticket.result is None and not request.is_answer
+            if waits:
+                self._hold(ticket)
             self._wait(ticket, connection)
         finally:
             self._desk.close(ticket)
+            if waits:
+                self._limits.let_go(caller.address, ticket.id)
         if isinstance(ticket.result, Reply):
             if refusal is not None and ticket.result.type == NO_PEER:
                 raise refusal
@@ -149,6 +155,14 @@ class Matcher:
         may_wait = refusal is None and not request.is_answer
         self._apply(self._store.connect(arrival, may_wait=may_wait))
         return refusal
+
+    def _hold(self, ticket: Ticket) -> None:
+        """It has to wait, but it may not if too many of its address do, in whatever process."""
+        try:
+            self._limits.hold(ticket.caller.address, ticket.id)
+        except RateLimited:
+            if self._apply(self._store.withdraw(ticket.id)).good:
+                raise
 
     def _wait(self, ticket: Ticket, connection: Connection) -> None:
         if ticket.result is not None:

@@ -167,6 +167,20 @@ def test_limits_hold_over_all_workers(redis: RedisServer) -> None:
         assert 50 <= told[-1]["RETRY_AFTER"] <= 60
 
 
+def test_so_many_of_an_address_may_wait_over_all_workers(redis: RedisServer) -> None:
+    with Server(REDIS_URL=redis.url, HELD_PER_ADDRESS=5, **TWO) as server, ExitStack() as stack:
+        calls = [stack.enter_context(server.offer("same")) for _ in range(12)]
+        deadline = time.monotonic() + 5
+        while sum(call.is_held() for call in calls) != 5:
+            assert time.monotonic() < deadline
+        assert {call.reply().status for call in calls if not call.is_held()} == {297}
+        held_by(server, 5)
+        next(call for call in calls if call.is_held()).close()
+        held_by(server, 4)
+        assert stack.enter_context(server.offer("same")).socket
+        held_by(server, 5)
+
+
 def test_a_shutdown_answers_everybody(redis: RedisServer, pair: list[Server]) -> None:
     with ExitStack() as stack:
         server = stack.enter_context(Server(REDIS_URL=redis.url, **TWO))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import random
 from abc import ABC, abstractmethod
+from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from hashlib import blake2b
 
 from ..errors import Unavailable
 from ..messages import Arrival, Delivery
@@ -29,6 +31,27 @@ class Outcome:
     responder: str | None = None
     next_ms: int | None = None
     lost: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class PoolCounts:
+    """What stands in one pool.
+
+    Attributes:
+        pool: from `pool_hash`. A namespace may be what lets people in, so nobody is shown it.
+        waiting, offered: requests.
+        pairs: that are remembered.
+    """
+
+    pool: str
+    waiting: int
+    offered: int
+    pairs: int
+
+
+def pool_hash(pool: str) -> str:
+    """A pool's name for those who need not know its namespace."""
+    return urlsafe_b64encode(blake2b(pool.encode(), digest_size=15).digest()).decode()
 
 
 class Store(ABC):
@@ -89,6 +112,10 @@ class Store(ABC):
     @abstractmethod
     def statistics(self) -> dict[str, int]:
         """Counts, without a signal, a peer or a namespace."""
+
+    @abstractmethod
+    def pools(self) -> list[PoolCounts]:
+        """The pools with anything in them. It looks through all of them, so it is for an operator only."""
 
     @abstractmethod
     def is_ready(self) -> bool:

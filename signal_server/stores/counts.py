@@ -1,9 +1,10 @@
-"""The counts of the limits, shared by all processes."""
+"""What the limits count, shared by all processes."""
 
 from __future__ import annotations
 
 import hashlib
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -68,6 +69,35 @@ class RedisCounts(Storage):
     def _call(self, command: bytes, key: str) -> Any:
         name = _name(key)
         return self._servers.call(name, pack(command, name))
+
+
+class RedisHeld:
+    """The requests that wait, by address.
+
+    Args:
+        most: so many of an address may.
+        lasts_ms: no request waits longer, so one whose process died is forgotten then.
+    """
+
+    def __init__(self, servers: Servers, most: int, lasts_ms: int) -> None:
+        self._servers = servers
+        self._most = b"%d" % most
+        self._lasts_ms = b"%d" % lasts_ms
+        self._source = (Path(__file__).parent / "lua" / "hold.lua").read_bytes()
+        self._digest = hashlib.sha1(self._source, usedforsecurity=False).hexdigest().encode()
+
+    def hold(self, address: str, ticket: str) -> bool:
+        name = _name(f"held:{address}")
+        words = self._digest, b"1", name, self._lasts_ms, ticket.encode(), self._most
+        try:
+            return bool(self._servers.run(name, self._source, pack(b"EVALSHA", *words)))
+        except Unavailable:
+            return True  # each process keeps to its own count meanwhile
+
+    def let_go(self, address: str, ticket: str) -> None:
+        name = _name(f"held:{address}")
+        with suppress(Unavailable):
+            self._servers.send(name, pack(b"ZREM", name, ticket.encode()))
 
 
 def _name(key: str) -> bytes:

@@ -294,6 +294,14 @@ class Servers:
                 self._nodes.look_again()  # another node may take over
             raise
 
+    def send(self, key: bytes, *packed: bytes) -> None:
+        """Send a command to the server of `key`, and do not wait for its reply.
+
+        Raises:
+            Unavailable: the server is known to be away.
+        """
+        self._link(key).submit(*packed)
+
     def run(self, key: bytes, source: bytes, *packed: bytes) -> Any:
         """Run a script on the server of `key`.
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from ..messages import Arrival, Delivery
 from ..rules import Rules, Times
-from .base import Outcome, Store
+from .base import Outcome, PoolCounts, Store, pool_hash
 
 
 def monotonic_ms() -> int:
@@ -117,6 +117,10 @@ class MemoryStore(Store):
     def statistics(self) -> dict[str, int]:
         with self._lock:
             return self._rules.statistics()
+
+    def pools(self) -> list[PoolCounts]:
+        with self._lock:
+            return [PoolCounts(pool_hash(name), *counts) for name, counts in self._rules.pools().items()]
 
     def is_ready(self) -> bool:
         return True

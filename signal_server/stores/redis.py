@@ -160,6 +160,7 @@ class RedisStore(Store):
             name: _Script(lobby + (FOLDER / f"{name}.lua").read_bytes(), shards, words) for name in EVENTS
         }
         self._counts = _Script((FOLDER / "statistics.lua").read_bytes(), shards)
+        self._pools = _Script((FOLDER / "pools.lua").read_bytes(), shards)
         self._process = secrets.token_urlsafe(12).replace(".", "-")
         self._lock = threading.Lock()
         self._lives: dict[int, _Life] = {}
@@ -231,6 +232,13 @@ class RedisStore(Store):
             key, packed = _key(shard, "shard"), self._counts.packed_alone(shard)
             counts = [sum(each) for each in zip(counts, self._run(self._counts, key, packed), strict=True)]
         return dict(zip(("waiting", "offered", "handovers", "pairs"), counts, strict=True))
+
+    def pools(self) -> list[PoolCounts]:
+        rows = []
+        for shard in range(self._shards):
+            key, packed = _key(shard, "shard"), self._pools.packed_alone(shard)
+            rows += self._run(self._pools, key, packed)
+        return [PoolCounts(pool.decode(), *counts) for pool, *counts in rows]
 
     def is_ready(self) -> bool:
         """A server that can be read and not written is not ready."""
@@ -557,7 +565,7 @@ def _shard_of(nonce: str) -> int:
 
 def _words(arrival: Arrival) -> tuple[bytes, ...]:
     # Redis never sees a namespace.
-    pool = urlsafe_b64encode(hashlib.blake2b(arrival.pool.encode(), digest_size=15).digest())
+    pool = pool_hash(arrival.pool).encode()
     return arrival.ticket.encode(), pool, arrival.peer.encode(), arrival.bearer.encode()
 
 
