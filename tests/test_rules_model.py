@@ -199,18 +199,25 @@ class Machine(RuleBasedStateMachine):
         self.look(settled.deliveries)
 
     @precondition(lambda self: self.offered())
-    @rule(data=st.data())
-    def deliver(self, data: st.DataObject) -> None:
+    @rule(data=st.data(), never_written=st.booleans())
+    def deliver(self, data: st.DataObject, never_written: bool) -> None:
         """The whole way on purpose: random play walks it too seldom."""
         nonce = data.draw(st.sampled_from(self.offered()))
         handed = self.handed[nonce]
         held = self.arrive(handed.responder.peer, handed.responder.pool)
         self.open[held.arrival.ticket] = held
         self.answer(held, nonce, handed, good=True, repeat=False)
-        if handed.stage == "answered":
+        if handed.stage == "answered" and never_written:
+            self.now_ms = handed.due_ms
+            self.tick()
+        elif handed.stage == "answered":
+            repeat = self.arrive(handed.responder.peer, handed.responder.pool, text=handed.digest)
+            self.open[repeat.arrival.ticket] = repeat
+            self.answer(repeat, nonce, handed, good=True, repeat=True)
             assert self.rules.claim(nonce)
             told = self.rules.settle(nonce, written=True, nonces=self.nonce, now_ms=self.now_ms).deliveries
-            assert [(each.ticket, each.reply.type) for each in told] == [(held.arrival.ticket, DELIVERED)]
+            both = [held.arrival.ticket, repeat.arrival.ticket]
+            assert [(each.ticket, each.reply.type) for each in told] == [(each, DELIVERED) for each in both]
             self.remember(handed)
             handed.stage, handed.due_ms = "delivered", self.now_ms + TIMES.answer
             self.look(told)
@@ -315,6 +322,7 @@ class Machine(RuleBasedStateMachine):
             if each.stage in ("answered", "writing") and each.due_ms <= self.now_ms
             for ticket in each.repliers
         }
+        assert lost <= {each.ticket for each in told}, "who answers one that is gone hears of it"
         for nonce, handed in list(self.handed.items()):
             if handed.due_ms <= self.now_ms:
                 del self.handed[nonce]
