@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from ..errors import ConfigurationError, Unavailable, Untrusted
 from .base import Engine, Signed
-from .helper import GPG_SECONDS, from_base64, to_base64
+from .helper import GPG_SECONDS, discard, from_base64, to_base64
 
 AT_ONCE: Final = 4
 """Signatures that gpg works on at the same time."""
@@ -134,6 +134,7 @@ class Helper:
                 [sys.executable, "-P", str(script), *map(str, theirs)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
+                env={name: value for name, value in os.environ.items() if not name.startswith("SPACERIFT_")},
                 pass_fds=theirs,
                 start_new_session=True,
             )
@@ -183,8 +184,8 @@ class Helper:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        if self.home is not None:
-            shutil.rmtree(self.home, ignore_errors=True)  # its agent notices, and ends
+        if self.home is not None and Path(self.home).exists():
+            discard(self.home)
 
     def _exchange(self, channel: socket.socket, request: dict[str, Any], seconds: float) -> dict[str, Any]:
         """One line out, one line in. Whatever interrupts this, the socket is not used again, since the next

@@ -203,10 +203,7 @@ class Home:
         self.close()
 
     def close(self) -> None:
-        for order in (["--kill", "all"], ["--remove-socketdir"]):
-            with contextlib.suppress(Failed):
-                run(["gpgconf", f"--homedir={self.path}", *order], b"")
-        shutil.rmtree(self.path, ignore_errors=True)
+        discard(self.path)
 
     def add(self, keys: bytes, passphrase: str | None = None) -> list[str]:
         """Import keys, and give the fingerprints of the primary ones."""
@@ -215,6 +212,14 @@ class Home:
 
     def export(self, *fingerprints: str, armour: bool) -> Any:
         return self.gpg.export_keys(list(fingerprints), armor=armour, minimal=True)
+
+
+def discard(home: str) -> None:
+    """Remove a home, and end the agent that works in it."""
+    for order in (["--kill", "all"], ["--remove-socketdir"]):
+        with contextlib.suppress(Failed):
+            run(["gpgconf", f"--homedir={home}", *order], b"")
+    shutil.rmtree(home, ignore_errors=True)
 
 
 class Signer:
