@@ -16,6 +16,7 @@ matcher the rest. Times are integer milliseconds of any one clock.
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import Enum
@@ -306,6 +307,12 @@ class Rules:
             "handovers": len(self._handovers),
             "pairs": sum(len(pool.pairs) for pool in self._pools.values()),
         }
+
+    def pools(self) -> dict[str, tuple[int, int, int]]:
+        """By pool: how many wait, are offered, and are remembered as pairs."""
+        offered = Counter(each.arrival.pool for each in self._offers.values() if each.nonce is not None)
+        counts = {name: (len(pool), offered[name], len(pool.pairs)) for name, pool in self._pools.items()}
+        return {name: (0, count, 0) for name, count in offered.items()} | counts
 
     # --- the parts of an event -----------------------------------------------------------------------------
 

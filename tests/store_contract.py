@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from signal_server.messages import ANSWER, DELIVERED, DEMOTE, NO_PEER, Arrival, Delivery
 from signal_server.rules import Times
-from signal_server.stores.base import Outcome, Store
+from signal_server.stores.base import Outcome, PoolCounts, Store, pool_hash
 
 TIMES = Times(request=15_000, answer=5_000, write=3_000, pair_memory=60_000)
 SWEEP_MS = 20_000
@@ -106,6 +106,24 @@ class StoreContract:
         for pool in ("open:", "signed:", "open:chess", "signed:chess", "open: ", "open:!", "open:chess "):
             assert world.connect("ann", pool=pool).outcome.deliveries == []
         assert world.connect("ben", pool="signed:chess").types == [DEMOTE]
+
+    def test_the_pools_are_counted_apart(self, world: World) -> None:
+        world.pair("ann", "ben")
+        world.handover("ann", "cat")
+        world.connect("dan")
+        world.connect("ann", pool="open:chess")
+        world.connect("ann", pool="open:chess")
+        assert sorted(world.store.pools(), key=lambda each: each.waiting) == [
+            PoolCounts(pool_hash("open:"), waiting=1, offered=1, pairs=1),
+            PoolCounts(pool_hash("open:chess"), waiting=2, offered=0, pairs=0),
+        ]
+
+    def test_an_offer_that_is_out_may_be_left_out(self, world: World) -> None:
+        out, nonce = world.handover("ann", "ben")
+        waits = world.connect("cat").ticket
+        assert not world.store.withdraw(out, unless_offered=True).good
+        assert world.store.withdraw(waits, unless_offered=True).good
+        assert world.answer("ben", nonce).types == [ANSWER]
 
     def test_an_offer_is_handed_to_one_at_a_time(self, world: World) -> None:
         world.handover("ann", "ben")

@@ -24,7 +24,6 @@ import logging
 import secrets
 import threading
 import time
-from base64 import urlsafe_b64encode
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,7 +33,7 @@ from zlib import crc32
 from ..errors import SignalError, Unavailable
 from ..messages import DEMOTE, Arrival, Delivery, Reply
 from ..rules import Times
-from .base import Outcome, Store, away
+from .base import Outcome, PoolCounts, Store, away, pool_hash
 from .link import Notices, Servers, pack, pack_around_epoch
 
 PREFIX: Final = "spacerift1"
