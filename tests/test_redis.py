@@ -377,6 +377,7 @@ def test_a_fail_over_to_a_replica_delivers_nothing_old(redis: RedisServer) -> No
         with servers[1].offer("c") as newcomer:
             held_by(servers[0], 1)
             assert newcomer.is_held(), "an offer of the life before"
+        held_by(servers[0], 0)
         assert ghost.reply(5).type == "UNAVAILABLE"
         link(servers[0], servers[1], "after")
 
