@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hypothesis.stateful import run_state_machine_as_test
-from redis.exceptions import ResponseError
+from redis.exceptions import RedisError, ResponseError
 
 import signal_server.stores.redis as redis_store
 import test_store_model as model
@@ -75,6 +75,15 @@ def loads(redis: RedisServer, folder: Path) -> bool:
     return True
 
 
+def revive(redis: RedisServer) -> None:
+    """What was broken before may run for ever."""
+    try:
+        redis.call("PING")
+    except RedisError:
+        redis.kill()
+        redis.start()
+
+
 def is_noticed(redis: RedisServer) -> bool:
     for processes in (1, 3):
         try:
@@ -98,6 +107,7 @@ def main() -> None:
         redis_store.FOLDER = folder
         for name in files:
             for number, made, source in mutants((LUA / name).read_text()):
+                revive(redis)
                 shutil.copytree(LUA, folder, dirs_exist_ok=True)
                 (folder / name).write_text(source)
                 if not loads(redis, folder):

@@ -331,7 +331,7 @@ def test_the_server_s_own_clock_is_used(redis: RedisServer, servers: Servers) ->
     world = World(lambda _: store)
     world.connect("ann")
     (_, due), *_ = redis.call("ZRANGE", _only(redis, "due"), 0, -1, "WITHSCORES")
-    assert abs(float(due) / 1000 - time.time() - 15) < 1
+    assert abs(float(due) / 1000 - time.time() - 15) < 0.1
 
 
 # --- lost replies ------------------------------------------------------------------------------------------

@@ -53,9 +53,7 @@ local function keep(...)
 end
 
 local function next_number()
-  local number = redis.call('HINCRBY', SHARD, 'count', 1)
-  keep(SHARD)
-  return string.format('%015d', number)
+  return string.format('%015d', redis.call('HINCRBY', SHARD, 'count', 1))
 end
 
 local function next_nonce()
@@ -154,10 +152,8 @@ local function have_met(pool, one, other)
 end
 
 local function remember(handover)
-  if handover.initiator ~= handover.responder then
-    redis.call('ZADD', PAIRS, NOW + PAIR_MEMORY, pair_of(handover.pool, handover.initiator, handover.responder))
-    redis.call('PEXPIRE', PAIRS, PAIR_MEMORY + 1000)
-  end
+  redis.call('ZADD', PAIRS, NOW + PAIR_MEMORY, pair_of(handover.pool, handover.initiator, handover.responder))
+  redis.call('PEXPIRE', PAIRS, PAIR_MEMORY + 1000)
 end
 
 -- The pool ---------------------------------------------------------------------------------------------------
