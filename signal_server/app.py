@@ -8,6 +8,7 @@ import os
 import secrets
 import sys
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -85,9 +86,25 @@ class Rift:
         """Counts, without a signal, an address or a namespace."""
         return self.store.statistics() | {"held": len(self.desk)}
 
+    def snapshot(self) -> dict[str, Any]:
+        """What stands in the store and in this process: no signal, address, namespace or peer."""
+        rates = ("request_limit", "pair_limit", "address_limit", "held_per_address", "max_waiting")
+        return {
+            "counts": self.statistics(),
+            "pools": [asdict(each) for each in self.store.pools()],
+            "limits": {name: str(getattr(self.settings, name)) for name in rates},
+            "refused": self.journal.metrics.refusals(),
+        }
+
     def names(self) -> dict[str, object]:
         """What `flask shell` knows by name."""
-        return {"spacerift": self, "settings": self.settings, "store": self.store, "matcher": self.matcher}
+        return {
+            "spacerift": self,
+            "settings": self.settings,
+            "store": self.store,
+            "matcher": self.matcher,
+            "keyring": self.signatures and self.signatures.keyring,
+        }
 
     def shutdown(self, *, drain_seconds: float = DRAIN_SECONDS) -> None:
         """Answer every held request now, and take no more; see `Matcher.shutdown`."""

@@ -6,6 +6,7 @@ import gzip
 import json
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
 from functools import partial, update_wrapper, wraps
 from pathlib import Path
 from typing import Final
@@ -33,6 +34,7 @@ from .limits import Limits
 from .matcher import Matcher
 from .messages import NO_PEER, Reply, Request
 from .metrics import exposition
+from .passes import is_good_pass
 from .settings import Settings
 from .signatures import Signatures
 from .stores.base import Store
@@ -111,6 +113,7 @@ class Endpoint:
             ("/health", "GET", "health", self.health),
             ("/ready", "GET", "ready", self.ready),
             ("/metrics", "GET", "metrics", self.metrics),
+            ("/pools", "GET", "pools", self.pools),
         ]
         for name in (*SHARED_FILES, *PAGE_FILES):
             views.append((f"/{name}", "GET", name.replace(".", "_"), partial(self.file, name)))
@@ -331,6 +334,13 @@ class Endpoint:
         """`GET /metrics`: for Prometheus."""
         text = exposition(self._journal.metrics, self._store.statistics)
         return _plain(current_app.response_class(text, headers=[("Content-Type", CONTENT_TYPE_LATEST)]))
+
+    def pools(self) -> Response:
+        """`GET /pools`: counts of each pool, for `flask spacerift pools`, which knows the same secret."""
+        given = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        if not is_good_pass(self._settings.secret_key, given):
+            return _refusal(NotFound("not found"))
+        return _plain(_json({"pools": [asdict(each) for each in self._store.pools()]}))
 
     def _share(self, response: Response) -> None:
         """Let pages of the allowed origins read this."""

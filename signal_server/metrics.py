@@ -68,6 +68,15 @@ class Metrics:
         self.limit_hit = functools.cache(self._limits_hit.labels)
         self.openpgp = functools.cache(self._openpgp.labels)
 
+    def refusals(self) -> dict[str, int]:
+        """How many requests this process has refused, by limit."""
+        return {
+            sample.labels["limit"]: int(sample.value)
+            for metric in self._limits_hit.collect()
+            for sample in metric.samples
+            if sample.name.endswith("_total")
+        }
+
 
 @functools.cache
 def process_metrics() -> Metrics:

@@ -125,7 +125,7 @@ class Signatures:
     def __init__(
         self, keyring: Keyring, store: Store, metrics: Metrics, clock: Callable[[], float] = time.time
     ) -> None:
-        self._keyring = keyring
+        self.keyring = keyring
         self._store = store
         self._metrics = metrics
         self._clock = clock
@@ -146,7 +146,7 @@ class Signatures:
         if sealed is None:
             return asked
         with self._metrics.openpgp("verify").time():
-            signal = self._keyring.verify(sealed.signal, sealed.public_key)
+            signal = self.keyring.verify(sealed.signal, sealed.public_key)
         namespace = self._namespace(sealed)
         agreed, again_ms = agree(asked, namespace, signal, now_ms=round(self._clock() * 1000))
         key = f"{signal.fingerprint}:{hashlib.sha256(signal.text).hexdigest()}"
@@ -173,18 +173,18 @@ class Signatures:
             "TIME": round(self._clock() * 1000),
         }
         with self._metrics.openpgp("sign").time():
-            return self._keyring.sign(json.dumps(text, separators=(",", ":")))
+            return self.keyring.sign(json.dumps(text, separators=(",", ":")))
 
     @property
     def public_key(self) -> str | None:
         """What `GET /key` answers."""
-        return self._keyring.public_key()
+        return self.keyring.public_key()
 
     def is_ready(self) -> bool:
-        return self._keyring.is_ready()
+        return self.keyring.is_ready()
 
     def close(self) -> None:
-        self._keyring.close()
+        self.keyring.close()
 
     def _namespace(self, sealed: Sealed) -> Signed:
         """Verify a SIGNED_NAMESPACE, or remember that it was verified.
@@ -196,7 +196,7 @@ class Signatures:
             known = self._known.get(name)
         if known is None:
             with self._metrics.openpgp("verify").time():
-                known = self._keyring.verify(sealed.namespace, sealed.public_key)
+                known = self.keyring.verify(sealed.namespace, sealed.public_key)
         with self._lock:
             self._known[name] = known
             self._known.move_to_end(name)

@@ -54,7 +54,7 @@ def peer(
     URL is where the server is mounted: by default, on this machine, as it is set up here.
     """
     name = fingerprint or secrets.token_urlsafe(6)
-    url = url or _own_url()
+    url = url or own_url()
     where = f"the namespace {namespace!r}" if namespace else "the default pool"
     click.echo(f"I am {name}, and look for a peer in {where} of {url}")
     player = Player(name, signal, by_hand=by_hand)
@@ -136,7 +136,7 @@ class Player:
         return given
 
 
-def _own_url() -> str:
+def own_url() -> str:
     prefix = current_app.extensions["spacerift"].settings.url_prefix or ""
     return f"http://127.0.0.1:{os.environ.get('PORT', '8000')}{prefix}/"
 
