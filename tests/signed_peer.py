@@ -1,12 +1,23 @@
-"""A signed peer for the tests: the parameters of its requests, and what it reads of the replies."""
+"""A signed peer for the tests, by the parameters of its requests; and a private key for a server."""
 
 from __future__ import annotations
 
 import json
+import subprocess
 import time
 from typing import Any
 
 from crafted import Author, Rsa, armour
+from signal_server.keyring.helper import Home
+
+
+def make_private_key(passphrase: str, algorithm: str = "ed25519") -> str:
+    with Home() as home:
+        gpg = ["gpg", f"--homedir={home.path}", "--pinentry-mode=loopback", f"--passphrase={passphrase}"]
+        gpg += ["--batch", "--quiet"]
+        subprocess.run([*gpg, "--quick-generate-key", "server", algorithm, "sign", "0"], check=True)
+        done = subprocess.run([*gpg, "--armor", "--export-secret-keys"], check=True, capture_output=True)
+        return done.stdout.decode()
 
 
 class SignedPeer:

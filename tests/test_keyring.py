@@ -18,8 +18,9 @@ from live import ROOT
 from signal_server.errors import ConfigurationError, Unavailable, Untrusted
 from signal_server.keyring import Engine, Keyring, open_keyring
 from signal_server.keyring.gnupg import AT_ONCE, MAX_QUEUE, GnupgEngine
-from signal_server.keyring.helper import GPG_SECONDS, Home, Refused, read_status
+from signal_server.keyring.helper import GPG_SECONDS, Refused, read_status
 from signal_server.keyring.sequoia import SequoiaEngine
+from signed_peer import make_private_key
 from vectors import Vector, by_gpg, by_javascript, compare, crafted, flips, to_flip
 
 TEXT = b"chess"
@@ -73,15 +74,6 @@ def opened(request: pytest.FixtureRequest) -> Iterator[Open]:
     yield open_one
     for each in keyrings:
         each.close()
-
-
-def make_private_key(passphrase: str, algorithm: str = "ed25519") -> str:
-    with Home() as home:
-        options = ["--pinentry-mode=loopback", f"--passphrase={passphrase}", "--batch", "--quiet"]
-        gpg = ["gpg", f"--homedir={home.path}", *options]
-        subprocess.run([*gpg, "--quick-generate-key", "server", algorithm, "sign", "0"], check=True)
-        done = subprocess.run([*gpg, "--armor", "--export-secret-keys"], check=True, capture_output=True)
-        return done.stdout.decode()
 
 
 def public(author: Author) -> str:

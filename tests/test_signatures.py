@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -19,8 +20,8 @@ from signal_server.keyring import Signed, open_keyring
 from signal_server.messages import Request, Sealed
 from signal_server.settings import Settings
 from signal_server.signatures import agree, read_namespace, read_statement
-from signed_peer import SignedPeer
-from test_keyring import agents, children, homes, make_private_key, until
+from signed_peer import SignedPeer, make_private_key
+from test_keyring import agents, children, homes, until
 
 # --- what a request must say -------------------------------------------------------------------------------
 
@@ -351,13 +352,13 @@ def test_required_means_that_open_requests_are_refused(alice: SignedPeer) -> Non
 
 def test_off_needs_no_gpg(monkeypatch: pytest.MonkeyPatch, alice: SignedPeer) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
-    before = children(0)
+    before = children(os.getpid())
     client = create_app(Settings.from_env({})).test_client()
     assert client.get("/key").status_code == 404
     reply = client.post("/", json=alice.request())
     assert reply.status_code == 499
     assert reply.get_json()["PARAMETER"] == "SIGNAL"
-    assert children(0) == before
+    assert children(os.getpid()) == before
 
 
 def test_the_limits_of_a_peer_come_after_its_signature(alice: SignedPeer) -> None:

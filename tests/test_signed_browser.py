@@ -18,9 +18,8 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page
 
 from live import ROOT, Server
-from signed_peer import SignedPeer
+from signed_peer import SignedPeer, make_private_key
 from tabs import new_context
-from test_keyring import make_private_key
 
 pytest_plugins = ["browser_fixtures"]
 

@@ -126,6 +126,12 @@ class Keyring:
     def close(self) -> None:
         self._engine.close()
 
+    def __enter__(self) -> Keyring:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def _certificate(self, public_key: str) -> Certificate:
         shown = read_public_key(public_key)
         if self._trusted is None:

@@ -22,6 +22,7 @@ from .packets import (
     Signature,
     Subpacket,
     algorithm_of,
+    armour,
     dearmour,
     read_key,
     read_packets,
@@ -78,6 +79,22 @@ class Certificate:
         return self.primary.fingerprint
 
     @property
+    def name(self) -> str:
+        """Its first name, for a person to read; nothing depends on it."""
+        names = [each.packet.body for each in self.components if each.packet.tag == USER_ID]
+        text = names[0].decode("utf-8", "replace") if names else ""
+        return "".join(each if each.isprintable() else "?" for each in text)
+
+    @property
+    def keys(self) -> list[Key]:
+        """The primary key and its subkeys."""
+        heads = [each.packet for each in self.components if each.packet.tag in (PUBLIC_KEY, PUBLIC_SUBKEY)]
+        return [read_key(head) for head in heads]
+
+    def armoured(self) -> str:
+        return armour(self.whole, "PUBLIC KEY BLOCK")
+
+    @property
     def whole(self) -> bytes:
         """The key with all its subkeys."""
         return b"".join(each.plain(self.primary) for each in self.components)
@@ -88,13 +105,11 @@ class Certificate:
         Raises:
             Untrusted: there is none.
         """
-        for component in self.components:
-            if component.packet.tag in (PUBLIC_KEY, PUBLIC_SUBKEY):
-                key = read_key(component.packet)
-                if signature.is_by(key):
-                    if algorithm_of(key) != signature.algorithm or signature.created < key.created:
-                        raise Untrusted("signer")
-                    return key
+        for key in self.keys:
+            if signature.is_by(key):
+                if algorithm_of(key) != signature.algorithm or signature.created < key.created:
+                    raise Untrusted("signer")
+                return key
         raise Untrusted("not by this key")
 
     def check(self, signer: Key, *, now: float) -> None:

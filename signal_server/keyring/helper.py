@@ -205,9 +205,9 @@ class Home:
     def close(self) -> None:
         discard(self.path)
 
-    def add(self, keys: bytes, passphrase: str | None = None) -> list[str]:
+    def add(self, keys: bytes) -> list[str]:
         """Import keys, and give the fingerprints of the primary ones."""
-        found = self.gpg.import_keys(keys, passphrase=passphrase).fingerprints
+        found = self.gpg.import_keys(keys).fingerprints
         return [each for each in dict.fromkeys(found) if each]
 
     def export(self, *fingerprints: str, armour: bool) -> Any:
@@ -250,7 +250,7 @@ class Signer:
         return output
 
     def _load(self, private_key: str) -> str:
-        self.home.add(private_key.encode("ascii", "replace"), self.passphrase or None)
+        self.home.add(private_key.encode("ascii", "replace"))
         keys = self.home.gpg.list_keys(secret=True)
         if len(keys) != 1:
             raise Refused(f"one OpenPGP private key is needed, and gpg can read {len(keys)}")
@@ -259,6 +259,26 @@ class Signer:
             # The same one again: this is what makes KEY_ROUNDS hold for a key that was imported.
             self._gpg("--passwd", fingerprint)
         return fingerprint
+
+
+def make_private_key(name: str, passphrase: str | None) -> str:
+    """A new private key that only signs, in armour."""
+    if not (name + (passphrase or "")).isascii() or re.search(r"[\0-\x1f<>()]", name + (passphrase or "")):
+        raise Refused("the name or the passphrase has a character that is none of ASCII, or a bracket")
+    wanted = [
+        "Key-Type: EDDSA",
+        "Key-Curve: ed25519",
+        "Key-Usage: sign",
+        f"Name-Real: {name}",
+        "Expire-Date: 0",
+    ]
+    wanted += ["%no-protection" if passphrase is None else f"Passphrase: {passphrase}", "%commit", ""]
+    with Home() as home:
+        Path(home.path, "gpg-agent.conf").unlink()  # here gpg-agent's own count of rounds is the right one
+        made = home.gpg.gen_key("\n".join(wanted))
+        if not made.fingerprint:
+            raise Failed("gpg made no key: is the name shorter than 5 characters?")
+        return str(home.gpg.export_keys(made.fingerprint, secret=True, passphrase=passphrase or ""))
 
 
 def tidy(keys: bytes) -> bytes:

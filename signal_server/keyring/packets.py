@@ -7,6 +7,7 @@ in two ways never get them. No cryptography happens in this file.
 
 from __future__ import annotations
 
+import base64
 import binascii
 import re
 from collections.abc import Iterable, Iterator
@@ -102,6 +103,12 @@ def dearmour(text: str, kind: str) -> bytes:
         return binascii.a2b_base64("".join(match["body"].split()), strict_mode=True)
     except binascii.Error:
         raise Untrusted("base64") from None
+
+
+def armour(data: bytes, kind: str) -> str:
+    text = base64.b64encode(data).decode("ascii")
+    lines = [text[start : start + 64] for start in range(0, len(text), 64)]
+    return "\n".join([f"-----BEGIN PGP {kind}-----", "", *lines, f"-----END PGP {kind}-----", ""])
 
 
 # --- packets -----------------------------------------------------------------------------------------------

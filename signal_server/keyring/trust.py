@@ -61,7 +61,7 @@ def load_trusted(engine: Engine, setting: str) -> dict[str, Certificate]:
     found = {
         certificate.fingerprint: (source, certificate)
         for source, text in _sources(setting)
-        for certificate in _certificates(source, text)
+        for certificate in read_keys(source, text)
     }
     if not found:
         log.warning("SPACERIFT_TRUSTED_KEYS holds no key: nobody is let in")
@@ -120,7 +120,12 @@ def _sources(setting: str) -> list[tuple[str, str]]:
         raise ConfigurationError(f"{name}: cannot read it: {_reason(error)}") from None
 
 
-def _certificates(source: str, text: str) -> list[Certificate]:
+def read_keys(source: str, text: str) -> list[Certificate]:
+    """The public keys in a text.
+
+    Raises:
+        ConfigurationError: there is none, or something else; `source` says where.
+    """
     if PRIVATE in text:
         raise ConfigurationError(f"{source}: holds a private key, which does not belong there")
     try:
