@@ -36,10 +36,10 @@ class Process:
 
 
 @contextlib.contextmanager
-def aiortc_peer(url: str, namespace: str, private_key: str = "") -> Iterator[Process]:
+def aiortc_peer(url: str, namespace: str) -> Iterator[Process]:
     """Run it until the block is left."""
     command = [*COMMAND, url, namespace]
-    environ = os.environ | ENVIRON | {"PEER_KEY": private_key}
+    environ = os.environ | ENVIRON
     with subprocess.Popen(command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, text=True) as process:
         try:
             yield Process(process)
@@ -57,8 +57,11 @@ async def link(example: dict[str, Any], url: str, *, says: str, **options: Any) 
     peer = example["Peer"]([])
     callbacks = {"offer": peer.offer, "answer": peer.answer, "link": peer.link}
     await example["connect_async"](url, **callbacks, **options)
-    peer.channel.send(says)
-    print(await peer.heard.get(), flush=True)
+    while peer.channel.readyState == "open":
+        peer.channel.send(says)
+        await asyncio.sleep(0.1)
+        while not peer.heard.empty():
+            print(peer.heard.get_nowait(), flush=True)
 
 
 def main(url: str, *namespace: str) -> None:

@@ -104,8 +104,8 @@ def test_a_strangers_text_does_not_command_the_terminal(server: Server) -> None:
         assert alice.reply()["SIGNAL"] == '{"type": "answer"}'
 
 
-def test_once_ends_with_the_reason() -> None:
-    with Server(REQUEST_TIMEOUT=0.1) as server, peer(server.url, "--once", "--namespace", "empty") as alice:
+def test_once_ends_with_the_reason(quick: Server) -> None:
+    with peer(quick.url, "--once", "--namespace", "empty") as alice:
         alice.until("Nobody else came to this namespace in time. (NO_NAMESPACE_PEER")
         assert alice.process.wait(5) == 1
 

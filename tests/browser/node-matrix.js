@@ -13,5 +13,5 @@ async function link({ says, ...options }) {
   const { peer, channel } = await connect(server, { ...options, Peer, wrtc, fetch, met: () => false });
   if (channel) channel.onmessage = ({ data }) => console.log(data);
   else peer.on("data", data => console.log(String(data)));
-  (channel ?? peer).send(says);
+  setInterval(() => (channel ?? peer).send(says), 100);
 }
