@@ -115,7 +115,7 @@ def hears(client: Client, text: str) -> bool:
     while text not in client.heard():
         if time.monotonic() > deadline:
             return False
-        time.sleep(0.01)
+        time.sleep(0.05)
     return True
 
 
