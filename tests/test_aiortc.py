@@ -1,4 +1,4 @@
-"""aiortc, by the example in docs/examples. tests/test_matrix.py links it with browser tabs, open and signed."""
+"""aiortc, by the example in docs/examples. tests/test_matrix.py links it with tabs, open and signed."""
 
 from __future__ import annotations
 
