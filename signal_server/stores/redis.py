@@ -53,9 +53,6 @@ DEAF_SECONDS: Final = 0.1
 GRID_SECONDS: Final = 0.1
 """What runs out of time is looked after at multiples of this, many at once."""
 
-IDLE_SECONDS: Final = 15.0
-"""After so long without a request a process leaves a shard."""
-
 MOST_AGAIN: Final = 200
 MOST_TICKETS: Final = 500
 
@@ -148,6 +145,8 @@ class RedisStore(Store):
         self._times = times
         self._shards = shards
         self._sweep_seconds = sweep_ms / 1000
+        # What a process decided has run out of time by then, so it need not look after the shard any longer.
+        self._idle_seconds = (times.answer + times.write) / 1000 + 2 * TEND_SECONDS
         self._lease_seconds = lease_ms / 1000
         self._clock = clock
         self._secret = secret
@@ -164,6 +163,7 @@ class RedisStore(Store):
         self._lock = threading.Lock()
         self._lives: dict[int, _Life] = {}
         self._shard_of_ticket: dict[str, int] = {}
+        self._given: set[str] = set()  # nonces that our requests were given, and did not use here
         self._owed: dict[int, list[str]] = {}  # by shard, tickets whose offers we could not take out
         self._left_over = Outcome()
         self._next_sweep: dict[int, float] = {}
@@ -182,10 +182,12 @@ class RedisStore(Store):
         return self._take_in("connect", arrival, words, due_ms=self._times.request - arrival.waited_ms)
 
     def answer(self, arrival: Arrival, nonce: str) -> Outcome:
+        self._given.discard(nonce)
         words = *_words(arrival), nonce.encode(), arrival.digest.encode(), arrival.signal.encode()
         return self._take_in("answer", arrival, words, due_ms=self._times.write, nonce=nonce)
 
     def bounce(self, arrival: Arrival, nonce: str, *, may_wait: bool) -> Outcome:
+        self._given.discard(nonce)
         waited = b"%d" % arrival.waited_ms
         words = *_words(arrival), waited, b"%d" % may_wait, arrival.signal.encode(), nonce.encode()
         return self._take_in("bounce", arrival, words, due_ms=self._times.request - arrival.waited_ms)
@@ -263,7 +265,8 @@ class RedisStore(Store):
             self._forget(shard, ticket)
             self._owe(shard, ticket)
             raise
-        self._keeper.look_after(shard, due_ms / 1000)
+        if ticket in self._shard_of_ticket:
+            self._keeper.look_after(shard, due_ms / 1000, ticket)
         return outcome
 
     def _call(
@@ -328,7 +331,8 @@ class RedisStore(Store):
             self._shard_of_ticket.pop(ticket, None)
             outcome.deliveries.append(Delivery(ticket, Reply(kind, nonce, signal)))
             if kind == DEMOTE:
-                self._keeper.look_after(shard, self._times.answer / 1000)
+                self._given.add(nonce)
+                self._keeper.look_after(shard, self._times.answer / 1000, nonce)
 
     def _settle_in(self, life: _Life, ticket: str, nonce: str, *, is_good: bool, outcome: Outcome) -> None:
         """The call that brought a request was answered: its reply is here, or is waited for, or neither."""
@@ -383,6 +387,13 @@ class RedisStore(Store):
                 _add(self._left_over, outcome)
 
     # --- what is done now and then -------------------------------------------------------------------------
+
+    def is_open(self, name: str) -> bool:
+        """Is this ticket, or this nonce, still to be used or to run out of time, as far as we know?"""
+        if name in self._given:
+            self._given.discard(name)  # it is asked of once, when its time is over
+            return True
+        return name in self._shard_of_ticket
 
     @property
     def shards(self) -> list[int]:
@@ -443,7 +454,7 @@ class RedisStore(Store):
         return bool(life.doubtful)
 
     def _is_idle(self, shard: int, life: _Life) -> bool:
-        if life.tickets or self._owed.get(shard) or time.monotonic() - life.used < IDLE_SECONDS:
+        if life.tickets or self._owed.get(shard) or time.monotonic() - life.used < self._idle_seconds:
             return False
         self._end(shard, life)
         return True
@@ -481,7 +492,7 @@ class _Keeper:
         self._wakes_at = 0.0
         self._noticed: set[int] = set()
         self._due: list[tuple[int, int]] = []  # a heap of (multiple of GRID_SECONDS, shard)
-        self._planned: set[tuple[int, int]] = set()
+        self._planned: dict[tuple[int, int], list[str]] = {}  # and what each of them is for
 
     def begin(self) -> None:
         # With the first call and not before, for neither a thread nor a connection survives a fork.
@@ -492,14 +503,17 @@ class _Keeper:
                 self._notices = self._store.listen(self._hear)
                 threading.Thread(target=self._run, name="spacerift-keeper", daemon=True).start()
 
-    def look_after(self, shard: int, seconds: float) -> None:
-        """Tend a shard after so many seconds."""
+    def look_after(self, shard: int, seconds: float, name: str) -> None:
+        """Tend a shard after so many seconds, if this ticket or nonce is open still."""
+        if self.apply is None:
+            return
         due = time.monotonic() + max(0.0, seconds)
         entry = int(due / GRID_SECONDS) + 1, shard
         with self._lock:
-            if self.apply is None or entry in self._planned:
+            if entry in self._planned:
+                self._planned[entry].append(name)
                 return
-            self._planned.add(entry)
+            self._planned[entry] = [name]
             heapq.heappush(self._due, entry)
         if due < self._wakes_at:
             self._wake.set()
@@ -529,8 +543,8 @@ class _Keeper:
             shards, self._noticed = self._noticed, set()
             while self._due and self._due[0][0] * GRID_SECONDS <= now:
                 entry = heapq.heappop(self._due)
-                self._planned.discard(entry)
-                shards.add(entry[1])
+                if [name for name in self._planned.pop(entry) if self._store.is_open(name)]:
+                    shards.add(entry[1])
             return shards
 
     def _tend(self, shard: int) -> None:

@@ -1,0 +1,127 @@
+"""What several workers and Redis cost, for docs/scale-out.md.
+
+    PYTHONPATH=. python tests/bench_redis.py            # some minutes
+    PYTHONPATH=. python tests/bench_redis.py --quick
+
+Pairs a second of 1, 2 and 3 workers in turns within one run, beside one worker on its own store; what of the
+CPU is the workers' and what is Redis'; and the memory that Redis needs for a waiting peer and for a pair.
+Clients, workers and Redis share the machine, so where there are few cores the rates say less than the costs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import statistics
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+from bench import CLIENTS, HIGH, SIGNAL, cpu_seconds, machine, pair
+from live import Server
+from redis_server import RedisServer
+from signal_server.messages import Arrival
+from signal_server.rules import Times
+from signal_server.stores.link import Servers
+from signal_server.stores.redis import RedisStore
+
+TIMES = Times(request=60_000, answer=60_000, write=60_000, pair_memory=3_600_000)
+
+
+def workers_of(server: Server) -> list[int]:
+    parent = server.process.pid
+    return [int(each) for each in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
+
+
+def rate(server: Server, redis: RedisServer, seconds: float, clients: int = CLIENTS) -> dict[str, float]:
+    async def run() -> tuple[int, list[float]]:
+        waits: list[float] = []
+        until = time.monotonic() + seconds
+        done = await asyncio.gather(*(pair(server.port, until, number, waits) for number in range(clients)))
+        return sum(done), waits
+
+    workers = workers_of(server)
+    before = sum(map(cpu_seconds, workers)), cpu_seconds(redis.process.pid), time.monotonic()
+    done, waits = asyncio.run(run())
+    after = sum(map(cpu_seconds, workers)), cpu_seconds(redis.process.pid), time.monotonic()
+    waits.sort()
+    return {
+        "pairs_per_second": done / (after[2] - before[2]),
+        "worker_cpu_us_per_pair": (after[0] - before[0]) / done * 1e6,
+        "redis_cpu_us_per_pair": (after[1] - before[1]) / done * 1e6,
+        "p50_ms": waits[len(waits) // 2] * 1000,
+        "p99_ms": waits[int(len(waits) * 0.99)] * 1000,
+    }
+
+
+def arrival(number: int, pool: str = "open:") -> Arrival:
+    name = f"{number:032x}"
+    return Arrival(f"{number:016d}", pool, name, name, SIGNAL, name)
+
+
+def used_memory(redis: RedisServer) -> int:
+    return int(redis.call("INFO", "memory")["used_memory"])
+
+
+def memory(count: int) -> dict[str, float]:
+    """Bytes in Redis for a waiting peer with an offer of 1.5 KB, and for a remembered pair."""
+    with RedisServer() as redis:
+        store = RedisStore(Servers(redis.url), TIMES, sweep_ms=10**6)
+        one = arrival(0)
+        store.connect(one, may_wait=True)
+        before = used_memory(redis)
+        for number in range(1, count + 1):  # one peer with many requests, so that they wait side by side
+            each = arrival(number)
+            store.connect(Arrival(each.ticket, "open:", one.peer, one.bearer, SIGNAL, ""), may_wait=True)
+        waiting = (used_memory(redis) - before) / count
+    with RedisServer() as redis:
+        store = RedisStore(Servers(redis.url), TIMES, sweep_ms=10**6, shards=1)
+        before, cpu = used_memory(redis), cpu_seconds(redis.process.pid)
+        for number in range(1, count + 1):
+            room = f"open:{number}"
+            store.connect(arrival(2 * number, room), may_wait=True)
+            (told,) = store.connect(arrival(2 * number + 1, room), may_wait=True).deliveries
+            store.answer(arrival(2 * number + 1, room), told.reply.nonce)
+            store.claim(told.reply.nonce)
+            store.settle(told.reply.nonce, written=True)
+        cpu = (cpu_seconds(redis.process.pid) - cpu) / count
+        redis.call(
+            "DEL", "spacerift1:{0}:handovers", "spacerift1:{0}:due"
+        )  # which go when their time is over
+        pairs = (used_memory(redis) - before) / count
+    return {
+        "bytes_per_waiting_peer": waiting,
+        "bytes_of_them_without_the_offer": waiting - len(SIGNAL),
+        "bytes_per_remembered_pair": pairs,
+        "redis_cpu_us_for_the_five_scripts_of_a_pair": cpu * 1e6,
+    }
+
+
+def main(*, quick: bool) -> None:
+    rounds, seconds = (1, 2.0) if quick else (5, 6.0)
+    print(machine())
+    with ExitStack() as stack:
+        redis = stack.enter_context(RedisServer())
+        shared = {"SECRET_KEY": "bench", "REDIS_URL": redis.url, "LOG": "off"}
+        servers = {"memory": stack.enter_context(Server(limits=True, LOG="off", **HIGH))}
+        for count in (1, 2, 3):
+            servers[str(count)] = stack.enter_context(
+                Server(limits=True, **HIGH, **shared, WEB_CONCURRENCY=count)
+            )
+        found: dict[str, list[dict[str, float]]] = {name: [] for name in servers}
+        for _ in range(rounds):
+            for name, server in servers.items():
+                found[name].append(rate(server, redis, seconds))
+        for name, server in servers.items():
+            found[f"{name}, one pair at a time"] = [rate(server, redis, seconds, 1)]
+    for name, measured in found.items():
+        line = {key: statistics.median(each[key] for each in measured) for key in measured[0]}
+        print(f"{name:>28}  " + "  ".join(f"{key} {value:.1f}" for key, value in line.items()))
+    for key, value in memory(1_000 if quick else 20_000).items():
+        print(f"{key:>46} {value:.1f}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="a few seconds")
+    main(quick=parser.parse_args().quick)
