@@ -19,7 +19,10 @@ wsgi_app = "signal_server.app:serve()"
 worker_class = "gevent"
 
 # A platform says where to listen; at home it is the port of the README.
-bind = f"0.0.0.0:{os.environ.get('PORT', '8000')}"
+port = os.environ.get("PORT", "8000")
+if not (port.isdecimal() and int(port) <= 65535):
+    raise SystemExit("PORT must be a number up to 65535")
+bind = f"0.0.0.0:{port}"
 
 # Processes find each other's peers through Redis only.
 shared = bool(os.environ.get("REDIS_URL"))
@@ -85,6 +88,10 @@ logging.getLogger("gunicorn.error").addFilter(without_client)
 
 
 def on_starting(server):
+    if server.cfg.worker_class_str == "sync":
+        raise RuntimeError(
+            "a sync worker could hold one request at a time: use gevent, or gthread with --threads"
+        )
     if not shared and server.cfg.workers > 1:
         # gunicorn prints a RuntimeError's text, and no stack.
         raise RuntimeError("more than one worker needs REDIS_URL, or they will not find each other's peers")
@@ -132,7 +139,9 @@ def answer_before_the_end(worker):
             stop_reading(each)
 
     # After the other two gunicorn ends a worker within 0.1 s.
-    for number, options in ((signal.SIGTERM, {}), (signal.SIGQUIT, NOW), (signal.SIGINT, NOW)):
+    # Threads read no more once it is told to end, so no answer could come.
+    gently = {} if worker.cfg.worker_class_str == "gevent" else NOW
+    for number, options in ((signal.SIGTERM, gently), (signal.SIGQUIT, NOW), (signal.SIGINT, NOW)):
         before = signal.getsignal(number)
 
         def handle(signum, frame, before=before, options=options):

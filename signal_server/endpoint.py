@@ -315,7 +315,7 @@ class Endpoint:
         """`GET /key`: the server's public key, for a client to pin."""
         public_key = self._signatures and self._signatures.public_key
         if not public_key:
-            return _refusal(NotFound("this server signs nothing"))
+            return _refusal(NotFound("this server signs nothing"), self._cors(request.environ))
         response = _plain(current_app.response_class(public_key, mimetype="application/pgp-keys"))
         self._share(response)
         return response

@@ -67,8 +67,11 @@ class Limits:
         self._hit(self._request, "request", peer)
 
     def count_pairing(self, peer: str) -> None:
-        if self._pair is not None:
-            self._limiter.hit(self._pair, "pair", peer)
+        if self._pair is None:
+            return
+        if self._pair.amount == 1:
+            self._limiter.clear(self._pair, "pair", peer)  # the window is of the last pairing, not the first
+        self._limiter.hit(self._pair, "pair", peer)
 
     def hold(self, address: str, ticket: str) -> None:
         """Count a request that waits, until `let_go`.

@@ -185,6 +185,9 @@ class Matcher:
             pending = True  # the store drops it when its time is over
         if pending:
             ticket.resolve(HungUp())
+            # Here too, and not only when its own thread wakes, for the newcomer may need its place.
+            self._desk.close(ticket)
+            self._limits.let_go(ticket.caller.address, ticket.id)
 
     def _turn_away(self, ticket: Ticket, *, unless_offered: bool = False) -> None:
         try:

@@ -39,9 +39,6 @@ MAX_NAME_LENGTH: Final = 256
 MAX_DEPTH: Final = 32
 """Nesting of a JSON body. Parameters are strings, so only ignored ones can nest at all."""
 
-MAX_FIELDS: Final = 64
-"""Fields of a form."""
-
 OPEN_PARAMETERS: Final = ("SIGNAL", "NAMESPACE")
 SIGNED_PARAMETERS: Final = ("SIGNED_NAMESPACE", "SIGNED_SIGNAL", "PUBLIC_KEY")
 PARAMETERS: Final = ("TYPE", "NONCE", "FINGERPRINT", *OPEN_PARAMETERS, *SIGNED_PARAMETERS)
@@ -281,11 +278,9 @@ def json_object(text: str) -> dict[str, Any]:
 
 def _form(text: str) -> dict[str, Any]:
     try:
-        fields = parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=MAX_FIELDS)
+        fields = parse_qsl(text, keep_blank_values=True, errors="strict")
     except UnicodeDecodeError:
         raise BadRequest("the form is not UTF-8") from None
-    except ValueError:
-        raise BadRequest("the form has too many fields") from None
     return _unique(fields)
 
 

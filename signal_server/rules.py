@@ -211,15 +211,22 @@ class Rules:
         """Give the offer of `nonce` back, remember the pair, and take the bouncing peer's own offer.
 
         Returns:
-            None if the nonce is not good: nothing was changed. Else the deliveries, as of `connect`.
+            None if the nonce is not good: nothing was changed. Else the deliveries, as of `connect`; but if
+            the peer would have to wait and may not, nothing was changed either, and its nonce stays good.
         """
         handover = self._good(arrival, nonce)
         if handover is None or handover.stage is not _Stage.OFFERED:
             return None
+        if not may_wait and self._pool(arrival.pool).oldest_for(arrival.peer, now_ms) is None:
+            self._tidy(arrival.pool)
+            return [Delivery(arrival.ticket, Reply(NO_PEER))]
         del self._handovers[nonce]
         self._remember(handover, now_ms)
-        deliveries = self._return(handover.offer, nonces, now_ms)
-        return deliveries + self.connect(arrival, may_wait=may_wait, nonces=nonces, now_ms=now_ms)
+        if not may_wait:  # first, lest the returned offer takes the one that was found
+            matched = self.connect(arrival, may_wait=False, nonces=nonces, now_ms=now_ms)
+            return matched + self._return(handover.offer, nonces, now_ms)
+        returned = self._return(handover.offer, nonces, now_ms)
+        return returned + self.connect(arrival, may_wait=True, nonces=nonces, now_ms=now_ms)
 
     def release(self, nonce: str, *, nonces: Nonces, now_ms: int) -> list[Delivery]:
         """A `DEMOTE` could not be written: its offer returns at once."""

@@ -160,14 +160,23 @@ class Connection:
         self._pending = False
         alarm = self._alarms.after(BODY_SECONDS, self.stop_reading)
         try:
-            stream, left = self._environ["wsgi.input"], DRAIN_BYTES
-            while left > 0 and (piece := stream.read(min(left, READ_BYTES))):
-                left -= len(piece)
-        except Exception:  # noqa: BLE001, S110  it is refused already; see _read
-            pass
+            ended = self._read_away()
+        except Exception:  # noqa: BLE001  it is refused already; see _read
+            ended = False
         finally:
             alarm.cancel()
-        self.stop_reading()
+        if not ended or alarm.rang:
+            self.stop_reading()
+
+    def _read_away(self) -> bool:
+        """Was the body's end seen, so that the connection can be kept?"""
+        left = DRAIN_BYTES
+        while left > 0:
+            piece = self._environ["wsgi.input"].read(min(left, READ_BYTES))
+            if not piece:
+                return True
+            left -= len(piece)
+        return False
 
     # --- the socket ----------------------------------------------------------------------------------------
 
@@ -238,16 +247,20 @@ def _wanted(length: int, limit: int | None) -> int:
 
 
 def _gunzip(body: bytes, limit: int | None) -> bytes:
-    inflate = zlib.decompressobj(wbits=31)
-    try:
-        text = inflate.decompress(body, 0 if limit is None else limit + 1)
-    except zlib.error:
-        raise BadRequest("the body is not gzip") from None
-    if limit is not None and len(text) > limit:
-        raise TooLarge(f"a body has at most {limit} bytes")
-    if not inflate.eof or inflate.unused_data:
-        raise BadRequest("the gzip body is cut short")
-    return text
+    text = b""
+    while True:  # it may have several members
+        inflate = zlib.decompressobj(wbits=31)
+        try:
+            text += inflate.decompress(body, 0 if limit is None else limit + 1 - len(text))
+        except zlib.error:
+            raise BadRequest("the body is not gzip") from None
+        if limit is not None and len(text) > limit:
+            raise TooLarge(f"a body has at most {limit} bytes")
+        if not inflate.eof:
+            raise BadRequest("the gzip body is cut short")
+        body = inflate.unused_data
+        if not body:
+            return text
 
 
 def _nothing() -> None:

@@ -223,6 +223,16 @@ class StoreContract:
         assert world.connect("ben").outcome.deliveries == [], "the two are remembered"
         assert world.connect("cat").own.reply.signal == "signal of ann"
 
+    def test_a_bounce_that_may_not_wait_changes_nothing(self, world: World) -> None:
+        _, nonce = world.handover("ann", "ben")
+        told = world.bounce("ben", nonce, may_wait=False)
+        assert told.outcome.good
+        assert told.types == [NO_PEER]
+        assert world.answer("ben", nonce).outcome.good
+        _, nonce = world.handover("cat", "dan")
+        world.connect("eve")
+        assert world.bounce("dan", nonce, may_wait=False).own.reply.signal == "signal of eve"
+
     def test_a_released_offer_meets_who_waits_and_stays_the_initiator(self, world: World) -> None:
         _, nonce = world.handover("ann", "ben")
         younger = world.connect("cat")

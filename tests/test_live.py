@@ -427,6 +427,7 @@ def test_chunked_bodies_within_the_same_bound(server: Server) -> None:
     [
         (gzip.compress(b'{"TYPE": "BOUNCE"}'), "gzip", 499),
         (gzip.compress(b'{"TYPE": "BOUNCE"}'), "GZIP", 499),
+        (gzip.compress(b'{"TYPE"') + gzip.compress(b': "BOUNCE"}'), "gzip", 499),
         (b'{"TYPE": "BOUNCE"}', "identity", 499),
         (gzip.compress(b'{"TYPE": "BOUNCE"}')[:-9], "gzip", 400),
         (gzip.compress(b'{"TYPE": "BOUNCE"}') + b"x", "gzip", 400),
@@ -671,6 +672,60 @@ def test_a_full_server_says_so() -> None:
         assert server.post(answer("b", demote["NONCE"])).type == "DELIVERED"
         for each in held:
             each.close()
+
+
+def test_a_refusal_keeps_the_connection() -> None:
+    """A proxy has others' requests on it."""
+    limits = {"ADDRESS_LIMIT": "2 per second", "CORS_ORIGINS": "https://a.example"}
+    with Server(limits=True, **limits) as server, server.call({}) as call:
+        assert call.reply().status == 499
+        call.send(body=b"x" * 70_000, parameters=None)
+        assert call.reply().status == 413
+        call.send({})
+        told = call.reply()
+        assert told.status == 297
+        time.sleep(told["RETRY_AFTER"])
+        call.send({}, headers={"Origin": "https://b.example"})
+        assert call.reply().status == 403
+        call.send({})
+        assert call.reply().status == 499
+
+
+def test_who_has_left_holds_no_place() -> None:
+    with Server(HELD_PER_ADDRESS=3, MAX_WAITING=3) as server:
+        for number in range(20):
+            held = [server.call(connect("a", NAMESPACE=str(number))) for _ in range(3)]
+            server.until(held=3)
+            for each in held:
+                each.close()
+            with server.call(connect("b", NAMESPACE=str(number))):
+                server.until(held=1, waiting=1)
+            server.until(held=0)
+
+
+def test_a_bounce_that_may_not_wait_is_refused_before_anything_is_done() -> None:
+    with Server(HELD_PER_ADDRESS=2) as server:
+        alice, bob = demoted(server, "full")
+        with server.call(connect("carl", NAMESPACE="other")):
+            server.until(held=2)
+            own = {"TYPE": "BOUNCE", "SIGNAL": "s", "FINGERPRINT": "bob", "NAMESPACE": "full"}
+            assert server.post(own | {"NONCE": bob["NONCE"]}).status == 297
+            assert server.post(answer("bob", bob["NONCE"], NAMESPACE="full")).type == "DELIVERED"
+            assert alice.reply().type == "ANSWER"
+
+
+def test_the_pair_limit_is_of_the_last_pairing() -> None:
+    with Server(limits=True, REQUEST_LIMIT="", PAIR_LIMIT="1 per 2 seconds", REQUEST_TIMEOUT=9) as server:
+        first, told = demoted(server, "one")
+        second = server.call(connect("alice", NAMESPACE="two"))
+        server.until(waiting=1)
+        other = server.post(connect("bob", NAMESPACE="two"))
+        assert server.post(answer("bob", told["NONCE"], NAMESPACE="one")).type == "DELIVERED"
+        time.sleep(1.2)
+        assert server.post(answer("bob", other["NONCE"], NAMESPACE="two")).type == "DELIVERED"
+        time.sleep(1.2)
+        assert server.post(connect("bob", NAMESPACE="three")).status == 297
+        first.close(), second.close()
 
 
 def test_addresses_behind_proxies_count_as_they_should() -> None:

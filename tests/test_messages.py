@@ -91,9 +91,7 @@ def test_what_is_not_a_clean_json_object_is_refused(body: bytes) -> None:
         decode(JSON, body)
 
 
-@pytest.mark.parametrize(
-    "body", [b"TYPE=%ff", b"\xff=1", b"TYPE=%ED%A0%80", b"a=1&a=2", b"&".join([b"x=1"] * 99)]
-)
+@pytest.mark.parametrize("body", [b"TYPE=%ff", b"\xff=1", b"TYPE=%ED%A0%80", b"a=1&a=2"])
 def test_what_is_not_a_clean_form_is_refused(body: bytes) -> None:
     with pytest.raises(BadRequest):
         decode(FORM, body)

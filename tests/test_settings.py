@@ -121,6 +121,25 @@ def test_a_bad_value_stops_gunicorn_with_one_line_and_no_stack(name: str) -> Non
     assert "Traceback" not in text
 
 
+@pytest.mark.parametrize("port", ["99999", "http"])
+def test_a_bad_port_is_one_line(port: str) -> None:
+    environ = environment() | {"PORT": port}
+    command = [sys.executable, "-m", "gunicorn"]
+    ended = subprocess.run(
+        command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=30, check=False
+    )
+    assert ended.returncode != 0
+    assert ended.stderr.splitlines()[-1] == "PORT must be a number up to 65535"
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_worker_that_holds_one_request_is_refused() -> None:
+    code, text = start("--worker-class", "sync")
+    assert code != 0
+    assert "gevent" in text
+    assert "Traceback" not in text
+
+
 def test_two_workers_without_redis_are_refused() -> None:
     code, text = start("--workers", "2")
     assert code != 0

@@ -256,7 +256,7 @@ MUTANTS = [
     ("lobby", "give_back(handover.ticket)\n    end", "end"),
     ("answer", "handover.digest ~= digest", "false"),
     ("answer", "set_deadline(nonce, NOW + WRITE)\n", ""),
-    ("bounce", "give_back(handover.ticket)\n", ""),
+    ("bounce", "  give_back(handover.ticket)\n  connect(arrival, true)", "  connect(arrival, true)"),
     ("claim", "handover.stage = 'writing'\n", ""),
     ("settle", "remember(handover)\n", ""),
 ]

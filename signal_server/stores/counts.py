@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import time
 from contextlib import suppress
@@ -64,7 +65,8 @@ class RedisCounts(Storage):
 
     def clear(self, key: str) -> None:
         self._own.clear(key)
-        self._call(b"DEL", key)
+        with contextlib.suppress(Unavailable):
+            self._call(b"DEL", key)
 
     def _call(self, command: bytes, key: str) -> Any:
         name = _name(key)

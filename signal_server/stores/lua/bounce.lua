@@ -9,8 +9,17 @@ local handover = good_handover(arrival, nonce)
 if not handover or handover.stage ~= 'offered' then
   return reply('OK', false)
 end
+if may_wait ~= '1' and not oldest_for(pool, peer) then
+  deliver(arrival, 'NO_PEER', '', '')
+  return reply('OK', true)
+end
 delete_handover(nonce)
 remember(handover)
-give_back(handover.ticket)
-connect(arrival, may_wait == '1')
+if may_wait == '1' then
+  give_back(handover.ticket)
+  connect(arrival, true)
+else -- first, lest the returned offer takes the one that was found
+  connect(arrival, false)
+  give_back(handover.ticket)
+end
 return reply('OK', true)
