@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import base64
 import bz2
+import functools
 import itertools
 import json
 import re
@@ -588,6 +589,12 @@ def by_javascript() -> Iterator[Vector]:
         yield Vector(made["name"], made["message"], made["key"], text)
 
 
+@functools.cache
+def all_vectors() -> tuple[Vector, ...]:
+    """Made once, for they take a few seconds."""
+    return (*crafted(), *by_gpg(), *by_javascript())
+
+
 # --- flips -------------------------------------------------------------------------------------------------
 
 
@@ -671,7 +678,7 @@ def main() -> int:
     chosen = parser.parse_args()
     engines: dict[str, Engine] = {"gnupg": GnupgEngine(), "sequoia": SequoiaEngine()}
     try:
-        made = [*crafted(), *by_gpg(), *by_javascript()]
+        made = all_vectors()
         turned = flips(to_flip(made), step=1 if chosen.flips == "all" else int(chosen.flips))
         wrong = []
         for name, vectors in {"vectors": made, "flips": turned}.items():

@@ -1,0 +1,192 @@
+"""What signatures cost, in one run: for docs/signatures.md.
+
+    PYTHONPATH=. python tests/bench_signed.py
+
+The peers sign with Sequoia and Ed25519 keys, which costs them next to nothing; the server verifies with what
+it is told to. Traffic goes to 127.0.0.1 only, and ends by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import statistics
+import subprocess
+import time
+from collections.abc import Callable
+from functools import partial
+from urllib.parse import urlencode
+
+import pysequoia
+
+from bench import CLIENTS, HIGH, SIGNAL, Client, Player, machine, measure, pair
+from crafted import Author, Rsa, armour
+from live import Server
+from signal_server.keyring.base import Engine, Keyring
+from signal_server.keyring.gnupg import GnupgEngine
+from signal_server.keyring.message import read_message
+from signal_server.keyring.sequoia import SequoiaEngine
+from signed_peer import SignedPeer, make_private_key
+
+SECONDS = 6.0
+
+
+class QuickPeer(SignedPeer):
+    """Signs in the time of a hash."""
+
+    def __init__(self) -> None:
+        key = pysequoia.Tsk.generate("x <x@x.invalid>", profile=pysequoia.Profile.RFC4880)
+        self._signer = key.signer()
+        self.namespace = ""
+        self.public_key = str(key.extract_certificate())
+        self.signed_namespace = self.sign("")
+
+    def sign(self, text: str, *, at: float | None = None) -> str:
+        return bytes(pysequoia.sign(self._signer, text.encode())).decode()
+
+    def in_room(self, room: str) -> QuickPeer:
+        self.namespace = room
+        self.signed_namespace = self.sign(room)
+        return self
+
+
+async def signed_pair(port: int, until: float, number: int, waits: list[float]) -> int:
+    """Two signed peers that meet again and again in a room of their own, each time in two new tabs."""
+    done, run = 0, f"{until:.3f}"
+    alice, bob = (QuickPeer().in_room(f"room{number}") for _ in range(2))
+    async with Client(port) as one, Client(port) as other:
+        while time.monotonic() < until:
+            started = time.perf_counter()
+            names = f"a{run}.{done}", f"b{run}.{done}"
+            told = await asyncio.gather(play(one, alice, names[0]), play(other, bob, names[1]))
+            if sorted(told) == ["ANSWER", "DELIVERED"]:
+                waits.append(time.perf_counter() - started)
+                done += 1
+    return done
+
+
+async def play(client: Client, peer: SignedPeer, name: str) -> str:
+    told = json.loads(await client.ask(urlencode(peer.request(SIGNAL, FINGERPRINT=name))))
+    if told["TYPE"] == "DEMOTE":
+        answer = peer.request(SIGNAL, nonce=told["NONCE"], FINGERPRINT=name)
+        told = json.loads(await client.ask(urlencode(answer)))
+    return str(told["TYPE"])
+
+
+def flooded(bad: list[str], per_second: float) -> Player:
+    """One unsigned pair after the other, beside so many bad signatures a second."""
+
+    async def player(port: int, until: float, number: int, waits: list[float]) -> int:
+        told: dict[str, int] = {}
+
+        async def strike(client: Client, body: str) -> None:
+            kind = json.loads(await client.ask(body))["TYPE"]
+            told[kind] = told.get(kind, 0) + 1
+
+        async def flood() -> None:
+            clients = [Client(port) for _ in range(96)]
+            for each in clients:
+                await each.__aenter__()
+            idle, busy, sent, started = list(clients), set(), 0, time.monotonic()
+            while time.monotonic() < until:
+                due = (time.monotonic() - started) * per_second
+                while sent < due and idle:
+                    client, sent = idle.pop(), sent + 1
+                    task = asyncio.ensure_future(strike(client, bad[sent % len(bad)]))
+                    busy.add(task)
+                    task.add_done_callback(
+                        lambda task, client=client: (busy.discard(task), idle.append(client))
+                    )
+                await asyncio.sleep(0.002)
+            await asyncio.gather(*busy)
+            for each in clients:
+                await each.__aexit__()
+
+        flooding = asyncio.ensure_future(flood()) if bad else None
+        done = await pair(port, until, number, waits)
+        if flooding is not None:
+            await flooding
+            told_rate = {kind: round(count / SECONDS) for kind, count in sorted(told.items())}
+            print(f"    of the flood, answered a second: {told_rate}")
+        return done
+
+    return player
+
+
+def timed(call: Callable[[], object], seconds: float = 2.0) -> float:
+    """The median of a call's time, in ms."""
+    times, until = [], time.monotonic() + seconds
+    while time.monotonic() < until:
+        started = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - started)
+    return statistics.median(times) * 1000
+
+
+def parts() -> None:
+    """What one verification and one signature cost, one at a time."""
+    keys = {name: make_private_key("", name) for name in ("ed25519", "rsa2048", "nistp256")}
+    text = json.dumps({"TYPE": "CONNECT", "NAMESPACE": "chess", "SIGNAL": SIGNAL, "TIME": 1})
+    print("one at a time, ms:     sign   verify   of which our own reading")
+    for name, private_key in keys.items():
+        engines: dict[str, Engine] = {
+            "gnupg": GnupgEngine(private_key),
+            "sequoia": SequoiaEngine(private_key),
+        }
+        for engine_name, engine in engines.items():
+            keyring = Keyring(engine, None)
+            public_key, message = keyring.public_key() or "", keyring.sign(text)
+            signing = timed(partial(keyring.sign, text))
+            verifying = timed(partial(keyring.verify, message, public_key))
+            reading = timed(partial(read_message, message), 0.5)
+            print(f"  {name:8} {engine_name:8} {signing:8.2f} {verifying:8.2f} {reading:8.2f}")
+            engine.close()
+    print("floor: starting /bin/true", f"{timed(lambda: subprocess.run(['/bin/true'], check=True)):.2f} ms")
+
+
+def main() -> None:
+    print(machine())
+    parts()
+    own = make_private_key("")
+    print(f"pairs a second, {CLIENTS} at once, and the worker's CPU:")
+    with Server(limits=True, **HIGH) as server:
+        show("unsigned", server, pair)
+    for engine in ("gnupg", "sequoia"):
+        for name, key in {"": {}, ", replies signed": {"PRIVATE_KEY": own}}.items():
+            with Server(limits=True, SIGNATURES="required", OPENPGP=engine, **key, **HIGH) as server:
+                show(engine + name, server, signed_pair, 16)
+    author = Author(Rsa())
+    peer = SignedPeer("", author)
+    bad = []
+    for number in range(200):
+        spoiled = armour(author.message(peer.statement(SIGNAL=f"{SIGNAL}{number}").encode(), spoil=True))
+        bad.append(urlencode(peer.request(SIGNED_SIGNAL=spoiled)))
+    print("one unsigned pair after the other, while bad signatures come in:")
+    for engine in ("gnupg", "sequoia"):
+        for rate in (0, 100, 500):
+            with Server(limits=True, SIGNATURES="optional", OPENPGP=engine, **HIGH) as server:
+                show(f"{engine}, {rate}/s", server, flooded(bad if rate else [], rate), 1)
+    with Server(limits=True, SIGNATURES="optional", **{**HIGH, "ADDRESS_LIMIT": "50 per second"}) as server:
+        told = asyncio.run(struck(server.port, bad))
+    print(f"500/s from one address with the default ADDRESS_LIMIT are answered: {told}")
+
+
+async def struck(port: int, bad: list[str]) -> dict[str, int]:
+    told: dict[str, int] = {}
+    async with Client(port) as client:
+        for body in bad:
+            kind = json.loads(await client.ask(body))["TYPE"]
+            told[kind] = told.get(kind, 0) + 1
+    return told
+
+
+def show(name: str, server: Server, player: Player, count: int = CLIENTS) -> None:
+    found = measure(server, player, SECONDS, count)
+    print(
+        f"  {name:24} {found.rate:8.1f}/s  {found.cpu_us / 1000:6.2f} ms CPU each"
+        f"  p50 {found.p50_ms:6.1f}  p99 {found.p99_ms:6.1f} ms"
+    )
+
+
+if __name__ == "__main__":
+    main()
