@@ -102,6 +102,7 @@ EDGES = {
     "cli": TRANSPORT,
     "endpoint": TRANSPORT,
     "terminal": {"flask"},
+    "keys": {"flask"},
     "stores.redis": {"redis"},
     "stores.link": {"redis"},
 }

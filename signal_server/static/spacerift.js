@@ -205,9 +205,13 @@ class Search {
   async accept(end, reply) {
     const { signal, remoteKey } = await this.read(reply, "answer");
     this.state("connecting");
-    await end.accept(signal).catch(error => {
+    const accepted = end.accept(signal).catch(error => {
       throw badSignal(error);
     });
+    accepted.catch(() => {}); // if the race below ends without it
+    // On a busy page the link may be open before we hear that the answer was taken, and the other side's first
+    // words would find no listener.
+    await Promise.race([accepted, end.opened]);
     return this.linked(end, { role: "initiator", remoteId: signal.id, remoteKey });
   }
 
