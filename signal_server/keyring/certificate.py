@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Final
@@ -31,6 +32,9 @@ from .packets import (
 
 MAX_ARMOURED: Final = 16 * 1024
 """Of a `PUBLIC_KEY`, in characters."""
+
+KEPT: Final = 256
+"""Keys that were read, for when they come again: it takes longer than to verify with one."""
 
 MAX_SIGNATURES: Final = 32
 """Of its own, in a key that is used: an engine checks every one of them."""
@@ -160,8 +164,9 @@ def _check_statements(key: Key, statements: Iterable[Signature], now: float) -> 
                     raise Untrusted("key expired")
 
 
+@functools.lru_cache(maxsize=KEPT)
 def read_public_key(armoured: str) -> Certificate:
-    """Read a `PUBLIC_KEY`: one primary key in armour, and no secret.
+    """Read a `PUBLIC_KEY`: one primary key in armour, and no secret. A client sends its own again and again.
 
     Raises:
         Untrusted: it is anything else.
