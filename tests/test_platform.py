@@ -1,0 +1,242 @@
+"""What a Heroku-style platform does with us: it installs, starts the Procfile's command, routes and stops."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from live import ROOT, Call, environment, free_port
+from redis_server import RedisServer
+from router import Router
+from signal_server import Settings
+from signal_server.wire import WRITE_SECONDS
+
+ROUTER_SECONDS = 30
+"""After which Heroku's router gives up on a request."""
+
+KILL_SECONDS = 30
+"""After which the platform ends by force what it has asked to end."""
+
+
+def connect(name: str, **extra: object) -> dict[str, object]:
+    return {"TYPE": "CONNECT", "SIGNAL": f"offer of {name}", "FINGERPRINT": name, **extra}
+
+
+def answer(name: str, nonce: str) -> dict[str, object]:
+    return {"TYPE": "CONNECT", "SIGNAL": f"answer of {name}", "NONCE": nonce, "FINGERPRINT": name}
+
+
+class Slug:
+    """The project in a folder of its own, installed into a clean virtual environment."""
+
+    def __init__(self, folder: Path) -> None:
+        self.source = folder / "source"
+        self.bin = folder / "venv" / "bin"
+        listed = subprocess.check_output(
+            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT
+        )
+        for name in filter(None, listed.decode().split("\0")):
+            if (ROOT / name).is_file():
+                target = self.source / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(ROOT / name, target)
+        subprocess.check_call([sys.executable, "-m", "venv", "--without-pip", str(folder / "venv")])
+        # Which installs requirements.txt: they are the package's dependencies.
+        options = ["--quiet", "--no-compile", "--disable-pip-version-check", "--root-user-action=ignore"]
+        pip = [sys.executable, "-m", "pip", "--python", str(self.bin / "python"), "install", *options]
+        subprocess.check_call([*pip, str(self.source)], stderr=subprocess.DEVNULL)
+
+    def run(self, program: str, **settings: object) -> str:
+        """Run Python away from the source, so that what is installed is what is imported."""
+        command = [self.bin / "python", "-c", program]
+        return subprocess.check_output(command, cwd="/", env=environment(**settings), text=True)
+
+
+class Dyno:
+    """The Procfile's command, with what app.json and the platform put into its environment."""
+
+    def __init__(self, slug: Slug, folder: Path, **settings: object) -> None:
+        self.port = free_port()
+        self.log = folder / f"dyno-{self.port}.log"
+        kind, _, self._command = (slug.source / "Procfile").read_text().strip().partition(":")
+        assert kind == "web"
+        given = {
+            name: each.get("value") or secrets.token_hex(32)
+            for name, each in json.loads((slug.source / "app.json").read_text())["env"].items()
+        }
+        self._environ = environment() | given | {"PORT": str(self.port)}
+        self._environ |= {name: str(value) for name, value in settings.items()}
+        self._environ["PATH"] = f"{slug.bin}:{os.environ['PATH']}"
+        self._source = slug.source
+
+    def __enter__(self) -> Dyno:
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                ["sh", "-c", f"exec {self._command}"],
+                cwd=self._source,
+                env=self._environ,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            assert self.process.poll() is None, self.log.read_text()
+            with contextlib.suppress(OSError), Call(self.port, None, method="GET", path="/ready") as call:
+                if call.reply().status == 200:
+                    return self
+            time.sleep(0.05)
+        raise TimeoutError(self.log.read_text())
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> float:
+        """TERM to all processes, KILL after a while. Returns how long it took."""
+        started = time.monotonic()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGTERM)
+        try:
+            self.process.wait(KILL_SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait(10)
+        return time.monotonic() - started
+
+
+@pytest.fixture(scope="module")
+def slug(tmp_path_factory: pytest.TempPathFactory) -> Slug:
+    return Slug(tmp_path_factory.mktemp("slug"))
+
+
+@pytest.fixture(scope="module")
+def redis() -> Iterator[RedisServer]:
+    with RedisServer() as running:
+        yield running
+
+
+# --- what is installed -------------------------------------------------------------------------------------
+
+
+def test_an_installation_has_everything(slug: Slug) -> None:
+    program = (
+        "import pathlib, signal_server\n"
+        "package = pathlib.Path(signal_server.__file__).parent\n"
+        "assert 'site-packages' in str(package), package\n"
+        "print('\\n'.join(str(each.relative_to(package)) for each in package.rglob('*') if each.is_file()))\n"
+        "client = signal_server.create_app().test_client()\n"
+        "assert client.get('/').status_code == client.get('/spacerift.js').status_code == 200\n"
+    )
+    installed = set(slug.run(program).splitlines())
+    kept = subprocess.check_output(["git", "ls-files", "signal_server"], cwd=ROOT, text=True)
+    expected = {name.removeprefix("signal_server/") for name in kept.splitlines() if (ROOT / name).is_file()}
+    assert expected <= installed
+
+
+def test_the_operators_commands_are_installed(slug: Slug) -> None:
+    command = [slug.bin / "flask", "--app", "signal_server", "spacerift", "doctor", "--json"]
+    found = json.loads(subprocess.check_output(command, cwd="/", env=environment(), text=True))
+    assert "fault" not in {each["state"] for each in found}
+
+
+def test_the_descriptions_agree() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    described = json.loads((ROOT / "app.json").read_text())
+    assert described["description"] == project["description"]
+    assert described["env"]["SPACERIFT_SECRET_KEY"]["generator"] == "secret"
+    assert any(each.startswith("heroku-redis") for each in described["addons"])
+    version = (ROOT / ".python-version").read_text().strip()
+    assert version == project["requires-python"].removeprefix(">=")
+
+
+def test_no_request_is_held_longer_than_a_router_waits() -> None:
+    settings = Settings.from_env({})
+    longest = settings.request_timeout + settings.answer_timeout + WRITE_SECONDS
+    assert longest < ROUTER_SECONDS - 5
+
+
+# --- what runs ---------------------------------------------------------------------------------------------
+
+
+def test_two_workers_behind_the_router(slug: Slug, redis: RedisServer, tmp_path: Path) -> None:
+    unlimited = {"SPACERIFT_REQUEST_LIMIT": "", "SPACERIFT_PAIR_LIMIT": "", "SPACERIFT_REQUEST_TIMEOUT": 1}
+    with Dyno(slug, tmp_path, REDIS_URL=redis.url, **unlimited) as dyno, Router(dyno.port) as router:
+        for number in range(5):
+            link(router, f"pair {number}")
+        alone = Call(router.port, connect("alone")).reply()
+        assert alone.status == 299
+        assert alone.headers["x-request-id"].startswith("router-")
+        assert f"id={alone.headers['x-request-id']} " in dyno.log.read_text()
+        leaver = Call(router.port, connect("leaver", NAMESPACE="room"))
+        time.sleep(0.2)
+        leaver.close()  # the router closes its connection to us, too
+        time.sleep(0.2)
+        told = Call(router.port, connect("newcomer", NAMESPACE="room")).reply()
+        assert told.status == 298
+        assert not router.cuts
+
+
+def link(router: Router, room: str) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        told = list(pool.map(lambda name: meet(router, name, room), ("alice", "bob")))
+    assert sorted(told) == ["ANSWER", "DELIVERED"]
+
+
+def meet(router: Router, name: str, room: str) -> str:
+    told = Call(router.port, connect(name, NAMESPACE=room)).reply()
+    if told.type == "DEMOTE":
+        told = Call(router.port, answer(name, told["NONCE"]) | {"NAMESPACE": room}).reply()
+    return told.type
+
+
+def test_clients_count_by_the_address_that_the_router_saw(
+    slug: Slug, redis: RedisServer, tmp_path: Path
+) -> None:
+    limit = {"SPACERIFT_ADDRESS_LIMIT": "2 per minute"}
+    with Dyno(slug, tmp_path, REDIS_URL=redis.url, **limit) as dyno, Router(dyno.port) as router:
+
+        def status(source: str, claimed: str = "") -> int:
+            with socket.create_connection(("127.0.0.1", router.port), source_address=(source, 0)) as client:
+                forged = f"X-Forwarded-For: {claimed}\r\n" if claimed else ""
+                client.sendall(f"POST / HTTP/1.1\r\nHost: t\r\n{forged}Content-Length: 0\r\n\r\n".encode())
+                return int(client.recv(65536).split(b" ")[1])
+
+        assert [status("127.0.0.2") for _ in range(3)] == [415, 415, 297]
+        assert status("127.0.0.3") == 415
+        assert status("127.0.0.2", claimed="198.51.100.1") == 297
+
+
+def test_a_restart_answers_who_is_held_and_is_quick(slug: Slug, redis: RedisServer, tmp_path: Path) -> None:
+    with Dyno(slug, tmp_path, REDIS_URL=redis.url) as dyno, Router(dyno.port) as router:
+        held = [Call(router.port, connect(f"p {i}", NAMESPACE=str(i))) for i in range(20)]
+        idle = Call(router.port, None, method="GET", path="/health")
+        assert idle.reply().status == 200
+        time.sleep(0.5)
+        assert dyno.stop() < 5
+        told = [each.reply() for each in held]
+        assert {(each.status, each.type) for each in told} == {(503, "UNAVAILABLE")}
+        assert dyno.process.returncode == 0
+        assert "Traceback" not in dyno.log.read_text()
+
+
+def test_without_the_redis_addon_it_is_one_process(slug: Slug, tmp_path: Path) -> None:
+    with Dyno(slug, tmp_path, WEB_CONCURRENCY=4, SPACERIFT_REQUEST_LIMIT="") as dyno:
+        with Router(dyno.port) as router:
+            link(router, "room")
+        log = dyno.log.read_text()
+        assert "REDIS_URL" in log
+        assert log.count("Booting worker") == 1
