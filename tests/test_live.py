@@ -438,6 +438,7 @@ def test_chunked_bodies_within_the_same_bound(server: Server) -> None:
         (b"x", "gzip, gzip", 415),
         (b"x", "deflate", 415),
     ],
+    ids=lambda value: str(value) if len(str(value)) < 9 else "body",
 )
 def test_compressed_requests(server: Server, body: bytes, coding: str, status: int) -> None:
     with server.call(body=body, headers={"Content-Encoding": coding}) as call:
