@@ -334,7 +334,7 @@ def leftovers(redis: RedisServer) -> list[str]:
     """What is in Redis after all that was waiting has had its time, beside the memory of pairs."""
     deadline = time.monotonic() + LONGEST_SECONDS + 5
     while True:
-        kinds = ("offers", "handovers", "mail", "due", "heads", "places", "owned")
+        kinds = ("offers", "handovers", "mail", "due", "index")
         left = [key for key in redis.lifetimes() if key.rpartition(":")[2] in kinds]
         if not left or time.monotonic() > deadline:
             return left + [key for key, ms in redis.lifetimes().items() if ms < 0]

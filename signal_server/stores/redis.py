@@ -53,13 +53,16 @@ DEAF_SECONDS: Final = 0.1
 GRID_SECONDS: Final = 0.1
 """What runs out of time is looked after at multiples of this, many at once."""
 
+CHECK_SECONDS: Final = 5.0
+"""The pause between two looks whether Redis knows of our requests still, if nothing is wrong."""
+
 MOST_AGAIN: Final = 200
 MOST_TICKETS: Final = 500
 
 FOLDER = Path(__file__).parent / "lua"
 """Of the scripts."""
 
-KEYS: Final = ("shard", "leases", "offers", "handovers", "due", "heads", "places", "owned", "pairs", "mail")
+KEYS: Final = ("epoch", "count", "leases", "offers", "handovers", "due", "index", "pairs", "mail")
 EVENTS: Final = ("connect", "answer", "bounce", "release", "claim", "settle", "withdraw", "tend")
 
 log = logging.getLogger(__name__)
@@ -98,6 +101,7 @@ class _Life:
         begins: Redis has not heard of it yet.
         tended: when the call was made that last prolonged the lease.
         used: when it was last needed.
+        checked: when Redis was last asked of all its requests.
         is_over: its lease is, as far as we know.
         tickets: the requests that wait for a reply, each with the nonce that it answers, or "". None: the
             call that brings it is under way.
@@ -109,6 +113,7 @@ class _Life:
     owner: bytes
     tended: float
     used: float
+    checked: float
     begins: bool = True
     is_over: bool = False
     tickets: dict[str, str | None] = field(default_factory=dict)
@@ -230,14 +235,14 @@ class RedisStore(Store):
     def statistics(self) -> dict[str, int]:
         counts = [0, 0, 0, 0]
         for shard in range(self._shards):
-            key, packed = _key(shard, "shard"), self._counts.packed_alone(shard)
+            key, packed = _key(shard, "epoch"), self._counts.packed_alone(shard)
             counts = [sum(each) for each in zip(counts, self._run(self._counts, key, packed), strict=True)]
         return dict(zip(("waiting", "offered", "handovers", "pairs"), counts, strict=True))
 
     def pools(self) -> list[PoolCounts]:
         rows = []
         for shard in range(self._shards):
-            key, packed = _key(shard, "shard"), self._pools.packed_alone(shard)
+            key, packed = _key(shard, "epoch"), self._pools.packed_alone(shard)
             rows += self._run(self._pools, key, packed)
         return [PoolCounts(pool.decode(), *counts) for pool, *counts in rows]
 
@@ -310,7 +315,7 @@ class RedisStore(Store):
         packed = script.packed(shard, life.owner, b"%d" % begins, now, self._secret(), *words)
         life.used = began
         try:
-            reply: list[Any] = self._run(script, _key(shard, "shard"), *packed)
+            reply: list[Any] = self._run(script, _key(shard, "epoch"), *packed)
         except Unavailable:
             life.is_in_doubt = True
             self._keeper.begin()
@@ -355,7 +360,7 @@ class RedisStore(Store):
         with self._lock:
             now = time.monotonic()
             owner = f"{self._process}.{secrets.token_hex(4)}".encode()
-            return self._lives.setdefault(shard, _Life(owner, tended=now, used=now))
+            return self._lives.setdefault(shard, _Life(owner, tended=now, used=now, checked=now))
 
     def _end(self, shard: int, life: _Life) -> list[str]:
         """End a life. Returns the requests that it held, which nobody else will answer."""
@@ -461,8 +466,9 @@ class RedisStore(Store):
 
     def _doubtful(self, life: _Life) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
         """Requests to ask about now, and those to ask about later."""
-        if life.is_in_doubt:
-            life.is_in_doubt = False
+        now = time.monotonic()
+        if life.is_in_doubt or now > life.checked + CHECK_SECONDS:
+            life.is_in_doubt, life.checked = False, now
             life.doubtful = [
                 (ticket, nonce) for ticket, nonce in list(life.tickets.items()) if nonce is not None
             ]

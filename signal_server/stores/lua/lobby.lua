@@ -1,20 +1,21 @@
 -- The rules (see signal_server/rules.py), on the keys of one shard. Each event's script begins with this text.
 --
--- All members of the sorted sets but PAIRS, LEASES and DUE have the score 0, so they stand in the order of
--- their bytes; their parts are parted by a blank, which sorts before anything that a part may hold.
+-- All members of INDEX and MAIL have the score 0, so they stand in the order of their bytes; their parts are
+-- parted by a blank, which sorts before anything that a part may hold.
 -- Where something is missing that should be there, a server that was short of memory has evicted its key: the
 -- rest then counts as gone.
 --
--- KEYS  1 SHARD      hash: `epoch`, the life of the Redis server that wrote all this; `count`, the last number
---       2 LEASES     sorted set: owner, by the time until which it is alive
---       3 OFFERS     hash: "ticket" -> an offer, "ticket s" -> its signal
---       4 HANDOVERS  hash: nonce -> a handover
---       5 DUE        sorted set: "nonce n" and "ticket t", by the time at which it runs out
---       6 HEADS      sorted set: "pool place ticket", the oldest waiting offer of each peer
---       7 PLACES     sorted set: "pool peer place ticket", all waiting offers
---       8 OWNED      sorted set: "owner ticket", all offers
---       9 PAIRS      sorted set: "pool peer peer", by the time at which it is forgotten
---      10 MAIL       sorted set: "owner number delivery", what an owner has not fetched yet
+-- KEYS  1 EPOCH      string: the life of the Redis server that wrote all this
+--       2 COUNT      string: the last number that was given out
+--       3 LEASES     sorted set: owner, by the time until which it is alive
+--       4 OFFERS     hash: "ticket" -> an offer, "ticket s" -> its signal
+--       5 HANDOVERS  hash: nonce -> a handover
+--       6 DUE        sorted set: "nonce n" and "ticket t", by the time at which it runs out
+--       7 INDEX      sorted set: "o owner ticket", all offers
+--                                "p pool peer place ticket", those that wait
+--                                "h pool place ticket", the oldest of them of each peer
+--       8 PAIRS      sorted set: "pool peer peer", by the time at which it is forgotten
+--       9 MAIL       sorted set: "owner number delivery", what an owner has not fetched yet
 -- ARGV  1-5          times in ms: request, answer, write, pair memory, lease
 --       6            the shard's number, with which a nonce begins
 --       7            the epoch: `run_id` of the server that the caller is connected to
@@ -29,10 +30,10 @@
 --                   of time that the event was not begun, call again
 --       deliveries  { ticket, type, nonce, signal, ... } of the caller's own requests, four values each
 
-local SHARD, LEASES, OFFERS, HANDOVERS, DUE, HEADS, PLACES, OWNED, PAIRS, MAIL = unpack(KEYS)
+local EPOCH, COUNT, LEASES, OFFERS, HANDOVERS, DUE, INDEX, PAIRS, MAIL = unpack(KEYS)
 local REQUEST, ANSWER, WRITE, PAIR_MEMORY, LEASE =
   tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
-local EPOCH, OWNER, BEGINS, NOW, SECRET = ARGV[7], ARGV[8], ARGV[9] == '1', tonumber(ARGV[10]), ARGV[11]
+local OWNER, BEGINS, NOW, SECRET = ARGV[8], ARGV[9] == '1', tonumber(ARGV[10]), ARGV[11]
 
 local KEEP = REQUEST + ANSWER + WRITE + LEASE + 10000 -- no request lives longer, so no key of one need
 local MOST = 500 -- things that one call takes away because their time has passed
@@ -46,14 +47,14 @@ end
 
 local deliveries, notices, nonces = {}, {}, 0
 
-local function keep(...)
-  for _, key in ipairs({ ... }) do
-    redis.call('PEXPIRE', key, KEEP)
-  end
+local function keep(key)
+  redis.call('PEXPIRE', key, KEEP)
 end
 
 local function next_number()
-  return string.format('%015d', redis.call('HINCRBY', SHARD, 'count', 1))
+  local number = redis.call('INCR', COUNT)
+  keep(COUNT)
+  return string.format('%015d', number)
 end
 
 local function next_nonce()
@@ -101,16 +102,16 @@ local function offer_of(ticket)
   end
 end
 
-local function save_offer(offer)
+local function save_offer(offer, ...)
   redis.call('HSET', OFFERS, offer.ticket, cmsgpack.pack({
     offer.pool, offer.peer, offer.bearer, offer.owner, offer.place, offer.deadline, offer.nonce,
-  }))
+  }), ...)
   keep(OFFERS)
 end
 
 local function delete_offer(offer)
   redis.call('HDEL', OFFERS, offer.ticket, offer.ticket .. ' s')
-  redis.call('ZREM', OWNED, offer.owner .. ' ' .. offer.ticket)
+  redis.call('ZREM', INDEX, 'o ' .. offer.owner .. ' ' .. offer.ticket)
 end
 
 local function handover_of(nonce)
@@ -158,31 +159,38 @@ end
 
 -- The pool ---------------------------------------------------------------------------------------------------
 
+-- The place of the oldest waiting offer of a peer: "place ticket", or nil.
+local function head_of(pool, peer)
+  local own = 'p ' .. pool .. ' ' .. peer
+  local head = first(INDEX, own, 1)[1]
+  return head and head:sub(#own + 2)
+end
+
 local function wait(offer)
-  local own, place = offer.pool .. ' ' .. offer.peer, offer.place .. ' ' .. offer.ticket
-  local head = first(PLACES, own, 1)[1]
-  redis.call('ZADD', PLACES, 0, own .. ' ' .. place)
-  if head then
-    head = head:sub(#own + 2)
-  end
-  if not head or place < head then
+  local place = offer.place .. ' ' .. offer.ticket
+  local head = head_of(offer.pool, offer.peer)
+  local waiting = 'p ' .. offer.pool .. ' ' .. offer.peer .. ' ' .. place
+  local owned = 'o ' .. offer.owner .. ' ' .. offer.ticket
+  if head and head < place then
+    redis.call('ZADD', INDEX, 0, owned, 0, waiting)
+  else
+    redis.call('ZADD', INDEX, 0, owned, 0, waiting, 0, 'h ' .. offer.pool .. ' ' .. place)
     if head then
-      redis.call('ZREM', HEADS, offer.pool .. ' ' .. head)
+      redis.call('ZREM', INDEX, 'h ' .. offer.pool .. ' ' .. head)
     end
-    redis.call('ZADD', HEADS, 0, offer.pool .. ' ' .. place)
   end
   redis.call('ZADD', DUE, offer.deadline, offer.ticket .. ' t')
-  keep(PLACES, HEADS, DUE)
+  keep(INDEX)
+  keep(DUE)
 end
 
 local function stop_waiting(offer)
-  local own, place = offer.pool .. ' ' .. offer.peer, offer.place .. ' ' .. offer.ticket
-  redis.call('ZREM', PLACES, own .. ' ' .. place)
-  if redis.call('ZREM', HEADS, offer.pool .. ' ' .. place) == 1 then
-    local head = first(PLACES, own, 1)[1]
+  local place = offer.place .. ' ' .. offer.ticket
+  local waiting = 'p ' .. offer.pool .. ' ' .. offer.peer .. ' ' .. place
+  if redis.call('ZREM', INDEX, waiting, 'h ' .. offer.pool .. ' ' .. place) == 2 then
+    local head = head_of(offer.pool, offer.peer)
     if head then
-      redis.call('ZADD', HEADS, 0, offer.pool .. ' ' .. head:sub(#own + 2))
-      keep(HEADS)
+      redis.call('ZADD', INDEX, 0, 'h ' .. offer.pool .. ' ' .. head)
     end
   end
   redis.call('ZREM', DUE, offer.ticket .. ' t')
@@ -190,13 +198,13 @@ end
 
 -- The oldest waiting offer of another peer that this one has not met.
 local function oldest_for(pool, peer)
-  local from, past, page = '[' .. pool .. ' ', '(' .. pool .. '!', 1
+  local from, past, page = '[h ' .. pool .. ' ', '(h ' .. pool .. '!', 1
   while true do
-    local heads = redis.call('ZRANGEBYLEX', HEADS, from, past, 'LIMIT', 0, page)
+    local heads = redis.call('ZRANGEBYLEX', INDEX, from, past, 'LIMIT', 0, page)
     for _, head in ipairs(heads) do
       local offer = offer_of(head:match('[^ ]+$'))
       if not offer then
-        redis.call('ZREM', HEADS, head)
+        redis.call('ZREM', INDEX, head)
       elseif offer.peer ~= peer and not have_met(pool, peer, offer.peer) then
         return offer
       end
@@ -243,10 +251,7 @@ local function connect(arrival, may_wait)
     arrival.place = next_number()
     arrival.deadline = NOW - arrival.waited + REQUEST
     arrival.nonce = ''
-    save_offer(arrival)
-    redis.call('HSET', OFFERS, arrival.ticket .. ' s', arrival.signal)
-    redis.call('ZADD', OWNED, 0, arrival.owner .. ' ' .. arrival.ticket)
-    keep(OWNED)
+    save_offer(arrival, arrival.ticket .. ' s', arrival.signal)
     wait(arrival)
   end
 end
@@ -306,8 +311,8 @@ end
 local function reap(most)
   local taken = 0
   for _, owner in ipairs(redis.call('ZRANGEBYSCORE', LEASES, '-inf', NOW, 'LIMIT', 0, most)) do
-    for _, owned in ipairs(first(OWNED, owner, most - taken)) do
-      withdraw(owned:sub(#owner + 2))
+    for _, owned in ipairs(first(INDEX, 'o ' .. owner, most - taken)) do
+      withdraw(owned:sub(#owner + 4))
       taken = taken + 1
     end
     if taken >= most then
@@ -346,15 +351,12 @@ end
 
 -- Returns what keeps the event from being begun, or nil.
 local function begin()
-  local epoch = redis.call('HGET', SHARD, 'epoch')
   -- Always, and first: a server that is full, or short of replicas, or a replica itself, refuses this, and so
   -- the whole event, before anything was changed.
-  redis.call('HSET', SHARD, 'epoch', EPOCH)
-  keep(SHARD)
-  if epoch ~= EPOCH then
+  if redis.call('SET', EPOCH, ARGV[7], 'PX', KEEP, 'GET') ~= ARGV[7] then
     -- Another life of the server wrote this, and may have forgotten its last words: none of it is good,
     -- but the pairs.
-    redis.call('UNLINK', LEASES, OFFERS, HANDOVERS, DUE, HEADS, PLACES, OWNED, MAIL)
+    redis.call('UNLINK', COUNT, LEASES, OFFERS, HANDOVERS, DUE, INDEX, MAIL)
   end
   if BEGINS then
     redis.call('ZADD', LEASES, NOW + LEASE, OWNER)

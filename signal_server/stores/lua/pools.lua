@@ -11,11 +11,11 @@ local function count(pool, column)
   row[column] = row[column] + 1
 end
 
-for _, member in ipairs(redis.call('ZRANGE', KEYS[7], 0, -1)) do
-  count(member:match('^[^ ]+'), 2)
+for _, member in ipairs(redis.call('ZRANGEBYLEX', KEYS[7], '[p ', '(p!')) do
+  count(member:match('^p ([^ ]+)'), 2)
 end
-for _, ticket in ipairs(redis.call('HKEYS', KEYS[3])) do
-  local packed = ticket:sub(-2) ~= ' s' and redis.call('HGET', KEYS[3], ticket)
+for _, ticket in ipairs(redis.call('HKEYS', KEYS[4])) do
+  local packed = ticket:sub(-2) ~= ' s' and redis.call('HGET', KEYS[4], ticket)
   if packed then
     local pool, _, _, _, _, _, nonce = unpack(cmsgpack.unpack(packed))
     if nonce ~= '' then
@@ -23,7 +23,7 @@ for _, ticket in ipairs(redis.call('HKEYS', KEYS[3])) do
     end
   end
 end
-for _, member in ipairs(redis.call('ZRANGE', KEYS[9], 0, -1)) do
+for _, member in ipairs(redis.call('ZRANGE', KEYS[8], 0, -1)) do
   count(member:match('^[^ ]+'), 4)
 end
 return rows

@@ -1,3 +1,3 @@
 -- Counts. KEYS as in lobby.lua, which it does without: to look on changes nothing.
-local offers, waiting = redis.call('HLEN', KEYS[3]) / 2, redis.call('ZCARD', KEYS[7])
-return { waiting, offers - waiting, redis.call('HLEN', KEYS[4]), redis.call('ZCARD', KEYS[9]) }
+local offers, waiting = redis.call('HLEN', KEYS[4]) / 2, redis.call('ZLEXCOUNT', KEYS[7], '[p ', '(p!')
+return { waiting, offers - waiting, redis.call('HLEN', KEYS[5]), redis.call('ZCARD', KEYS[8]) }
