@@ -1,0 +1,201 @@
+"""Debian's nginx before us, with the site of docs/examples/nginx.conf: TLS, HTTP/2, tabs that close."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import ssl
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext
+
+from live import ROOT, Reply, Server, free_port
+from tabs import Tab, new_context, talk
+
+pytest_plugins = ["browser_fixtures"]
+
+NGINX = "/usr/sbin/nginx"
+
+MAIN = """
+daemon off;
+pid {folder}/nginx.pid;
+error_log {folder}/error.log;
+events {{ worker_connections 512; }}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    include {folder}/site.conf;
+}}
+"""
+
+
+class Nginx:
+    """nginx with our site, as a context manager."""
+
+    def __init__(self, folder: Path, server: int) -> None:
+        assert shutil.which(NGINX), "nginx is missing: apt-get install nginx-light"
+        self.port = free_port()
+        self.url = f"https://localhost:{self.port}/"
+        self._folder = folder
+        _make_certificate(folder)
+        site = (ROOT / "docs/examples/nginx.conf").read_text()
+        for old, new in {
+            "listen 80;": f"listen 127.0.0.1:{free_port()};",
+            "listen 443 ssl": f"listen 127.0.0.1:{self.port} ssl",
+            "127.0.0.1:8000": f"127.0.0.1:{server}",
+            "/etc/letsencrypt/live/rift.example": str(folder),
+        }.items():
+            assert old in site
+            site = site.replace(old, new)
+        (folder / "site.conf").write_text(site)
+        (folder / "main.conf").write_text(MAIN.format(folder=folder))
+
+    def __enter__(self) -> Nginx:
+        command = [NGINX, "-p", self._folder, "-c", self._folder / "main.conf", "-g", "user root;"]
+        self.process = subprocess.Popen(command)
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            assert self.process.poll() is None, (self._folder / "error.log").read_text()
+            try:
+                socket.create_connection(("127.0.0.1", self.port)).close()
+            except OSError:
+                time.sleep(0.02)
+            else:
+                return self
+        raise TimeoutError("nginx did not start")
+
+    def __exit__(self, *_: object) -> None:
+        self.process.terminate()
+        self.process.wait(10)
+
+    def ask(self, text: str, source: str = "127.0.0.1") -> socket.socket:
+        """Send a request by HTTP/1.1, and do not wait for its reply."""
+        context = ssl.create_default_context(cafile=str(self._folder / "fullchain.pem"))
+        plain = socket.create_connection(("127.0.0.1", self.port), timeout=20, source_address=(source, 0))
+        client = context.wrap_socket(plain, server_hostname="localhost")
+        client.sendall(text.encode())
+        return client
+
+    def post(self, body: str, *headers: str, source: str = "127.0.0.1") -> Reply:
+        head = ["POST / HTTP/1.1", "Host: localhost", "Connection: close", f"Content-Length: {len(body)}"]
+        with self.ask("\r\n".join([*head, *headers, "", body]), source) as client:
+            return read(client)
+
+
+def read(client: socket.socket) -> Reply:
+    received = b""
+    while piece := client.recv(65536):
+        received += piece
+    return Reply(received)
+
+
+def _make_certificate(folder: Path) -> None:
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    command += ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-days", "2"]
+    command += ["-keyout", str(folder / "privkey.pem"), "-out", str(folder / "fullchain.pem")]
+    subprocess.run(command, check=True, capture_output=True)
+
+
+@pytest.fixture(scope="module")
+def behind() -> Iterator[Server]:
+    """The server behind nginx."""
+    with Server(TRUSTED_PROXIES=1, ADDRESS_LIMIT="20 per minute") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def nginx(behind: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nginx]:
+    with Nginx(tmp_path_factory.mktemp("nginx"), behind.port) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def trusting(chromium: Browser) -> Iterator[BrowserContext]:
+    with new_context(chromium, ignore_https_errors=True) as made:
+        yield made
+
+
+def tab(context: BrowserContext, site: str, nginx: Nginx, namespace: str) -> Tab:
+    return Tab(context.new_page(), f"{site}page.html?server={quote(nginx.url, safe='')}", namespace)
+
+
+# --- browsers ----------------------------------------------------------------------------------------------
+
+
+def test_two_tabs_link_by_http_2(trusting: BrowserContext, site: str, nginx: Nginx) -> None:
+    alice, bob = (tab(trusting, site, nginx, "link") for _ in range(2))
+    alice.meet()
+    bob.meet()
+    assert {alice.linked()["role"], bob.linked()["role"]} == {"initiator", "responder"}
+    talk(alice, bob)
+    for each in (alice, bob):
+        each.page.close()
+    page = trusting.new_page()
+    page.goto(nginx.url)
+    assert page.evaluate("performance.getEntriesByType('navigation')[0].nextHopProtocol") == "h2"
+    page.close()
+
+
+def test_a_tab_that_is_closed_leaves_the_pool(
+    trusting: BrowserContext, site: str, nginx: Nginx, behind: Server
+) -> None:
+    other = tab(trusting, site, nginx, "elsewhere")  # keeps the connection, which all tabs share, open
+    leaver = tab(trusting, site, nginx, "closed")
+    leaver.meet()
+    behind.until(waiting=1)
+    started = time.monotonic()
+    leaver.page.close()
+    behind.until(waiting=0)
+    assert time.monotonic() - started < 2
+    other.page.close()
+
+
+# --- what passes through -----------------------------------------------------------------------------------
+
+CONNECT = '{{"TYPE":"CONNECT","SIGNAL":"offer of {0}","FINGERPRINT":"{0}","NAMESPACE":"{1}"}}'
+
+
+def test_a_client_that_leaves_is_seen_through_nginx(nginx: Nginx, behind: Server) -> None:
+    body = CONNECT.format("leaver", "left")
+    head = f"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
+    client = nginx.ask(f"{head}Content-Type: text/plain\r\n\r\n{body}", source="127.0.0.4")
+    behind.until(waiting=1)
+    started = time.monotonic()
+    client.close()
+    behind.until(waiting=0)
+    assert time.monotonic() - started < 1
+
+
+def test_statuses_and_refusals_keep_their_form(nginx: Nginx) -> None:
+    text = "Content-Type: text/plain"
+    late = CONNECT.format("late", "late").replace("{", '{"NONCE":"of-nobody-who-is-there",')
+    alone = nginx.post(late, text, "X-Request-Id: mine", source="127.0.0.5")
+    assert alone.status_line == "298 No Namespace Peer"
+    assert len(alone.headers["x-request-id"]) == 32  # nginx' own
+    assert nginx.post("{}", text, source="127.0.0.5").status_line == "499 Missing Parameter"
+    large = nginx.post(" " * 70_000, text, source="127.0.0.5")
+    assert (large.status, large.type) == (413, "TOO_LARGE")
+
+
+def test_clients_count_by_their_own_address(nginx: Nginx) -> None:
+    statuses = [nginx.post("{}", source="127.0.0.2").status for _ in range(21)]
+    assert statuses == [415] * 20 + [297]
+    forged = nginx.post("{}", "X-Forwarded-For: 198.51.100.1", source="127.0.0.2")
+    assert forged.status == 297
+    assert nginx.post("{}", source="127.0.0.3").status == 415
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/pools"])
+def test_what_is_for_the_operator_stays_inside(nginx: Nginx, behind: Server, path: str) -> None:
+    with nginx.ask(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n") as client:
+        assert read(client).status == 404
+    assert behind.get("/metrics")[0] == 200
