@@ -411,7 +411,6 @@ BROKEN = {
         "handover.pool == arrival.pool and handover.bearer == arrival.bearer",
         "true",
     ),
-    "what another life of Redis wrote is believed": ("lobby", "if epoch ~= EPOCH then", "if false then"),
 }
 
 
