@@ -91,7 +91,7 @@ def flooded(bad: list[str], per_second: float) -> Player:
             while time.monotonic() < until:
                 due = (time.monotonic() - started) * per_second
                 while sent < due and idle:
-                    client, sent = idle.pop(), sent + 1
+                    client, sent = idle.pop(0), sent + 1  # in turn, so that none is idle for long
                     task = asyncio.ensure_future(strike(client, bad[sent % len(bad)]))
                     busy.add(task)
                     task.add_done_callback(

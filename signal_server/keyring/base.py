@@ -46,6 +46,10 @@ class Engine(ABC):
     """
 
     @abstractmethod
+    def check_room(self) -> None:
+        """Raise Unavailable if there is no room for a verification, before any work is done for it."""
+
+    @abstractmethod
     def verify(self, message: bytes, key: bytes) -> Signed:
         """Verify one message with one key, both in the plain form of `message` and `certificate`.
 
@@ -105,6 +109,7 @@ class Keyring:
             Untrusted: it does not hold; the reason is for the log.
             Unavailable: there is too much to verify just now.
         """
+        self._engine.check_room()
         read = read_message(message)
         certificate = self._certificate(public_key)
         signer = self._signer(read, certificate)

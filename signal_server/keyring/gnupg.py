@@ -48,7 +48,7 @@ class GnupgEngine(Engine):
         self._passphrase = passphrase
         self._public_key: str | None = None
         self._lock = threading.Lock()
-        self._places = threading.BoundedSemaphore(AT_ONCE + MAX_QUEUE)
+        self._verifying = 0
         self._is_closed = False
         try:
             self._helper: Helper | None = self._start()
@@ -61,13 +61,19 @@ class GnupgEngine(Engine):
     def public_key(self) -> str | None:
         return self._public_key
 
-    def verify(self, message: bytes, key: bytes) -> Signed:
-        if not self._places.acquire(blocking=False):
+    def check_room(self) -> None:
+        if self._verifying >= AT_ONCE + MAX_QUEUE:
             raise Unavailable("gpg has too much to do")
+
+    def verify(self, message: bytes, key: bytes) -> Signed:
+        with self._lock:
+            self.check_room()
+            self._verifying += 1
         try:
             reply = self._ask(do="verify", key=to_base64(key), message=to_base64(message))
         finally:
-            self._places.release()
+            with self._lock:
+                self._verifying -= 1
         return Signed(from_base64(reply["text"]), reply["fingerprint"], reply["signed_at"])
 
     def sign(self, text: str) -> str:

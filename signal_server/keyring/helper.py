@@ -36,8 +36,8 @@ import gnupg
 GPG_SECONDS: Final = 3.0
 """A gpg that takes longer hangs, and is killed."""
 
-NICENESS: Final = 5
-"""Whoever only wants an unsigned reply is not to wait for gpg's arithmetic."""
+NICENESS: Final = 15
+"""Of gpg: whoever wants an unsigned reply is not to wait for its arithmetic."""
 
 ENVIRONMENT: Final = {"LC_ALL": "C", "PATH": os.environ.get("PATH", os.defpath), "HOME": "/nonexistent"}
 
@@ -108,6 +108,8 @@ def run(command: list[str], given: bytes, *, files: tuple[int, ...] = ()) -> tup
     except OSError as error:
         raise Failed(f"{command[0]} does not run: {error.strerror}") from None
     with process:
+        with contextlib.suppress(OSError):  # it may be done already
+            os.setpriority(os.PRIO_PROCESS, process.pid, NICENESS)
         try:
             output, _ = process.communicate(given, timeout=GPG_SECONDS)
         except subprocess.TimeoutExpired:
@@ -341,7 +343,6 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         # A platform tells every process to end; we do when the worker has. gpg would inherit SIG_IGN.
         signal.signal(number, lambda *_: None)
-    os.nice(NICENESS)
     desk = Desk()
     channels = [socket.socket(fileno=int(each)) for each in sys.argv[1:]]
     for channel in channels:
