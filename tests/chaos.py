@@ -113,7 +113,15 @@ class Peer:
                 continue
             if chance < 0.15:
                 return  # says nothing, and so the nonce runs out
+            if chance < 0.2:
+                await self.steal()
             told = await self.answer(nonce, handed)
+
+    async def steal(self) -> None:
+        """Answer with a nonce that somebody else was given."""
+        others = [nonce for nonce, each in list(self.seen.handed.items())[-10:] if each.to != self.name]
+        if others:
+            await self.ask(f"stolen by {self.name}", {"TYPE": "CONNECT", "NONCE": self.rng.choice(others)})
 
     async def answer(self, nonce: str, handed: Handed) -> dict[str, str] | None:
         handed.answer = f"answer of {self.name} to {handed.offer} under {nonce}"
