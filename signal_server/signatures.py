@@ -197,6 +197,7 @@ class Signatures:
         if known is None:
             with self._metrics.openpgp("verify").time():
                 known = self.keyring.verify(sealed.namespace, sealed.public_key)
+            read_namespace(known.text)  # before it is kept: it bounds what is
         with self._lock:
             self._known[name] = known
             self._known.move_to_end(name)
