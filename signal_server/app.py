@@ -27,6 +27,7 @@ from .keyring import open_keyring
 from .limits import Held, Limits, MemoryCounts
 from .matcher import DRAIN_SECONDS, Matcher
 from .metrics import Metrics, process_metrics
+from .routes import Routes
 from .rules import Times
 from .settings import Settings, sources
 from .signatures import Signatures
@@ -77,6 +78,12 @@ class Rift:
             matcher=self.matcher,
             alarms=alarms,
             hangups=HangupWatch(),
+            journal=self.journal,
+            signatures=self.signatures,
+        )
+        self.routes = Routes(
+            self.endpoint,
+            settings=settings,
             journal=self.journal,
             store=self.store,
             signatures=self.signatures,
@@ -144,7 +151,7 @@ class Spacerift:
         app.extensions["spacerift"] = rift
         app.cli.add_command(cli.group)
         app.shell_context_processor(rift.names)
-        app.register_blueprint(rift.endpoint.blueprint(), url_prefix=settings.url_prefix)
+        app.register_blueprint(rift.routes.blueprint(), url_prefix=settings.url_prefix)
 
 
 def create_app(settings: Settings | None = None) -> Flask:

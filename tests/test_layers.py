@@ -100,7 +100,7 @@ def test_the_pure_modules_are_pure(name: str) -> None:
 EDGES = {
     "app": TRANSPORT,
     "cli": TRANSPORT,
-    "endpoint": TRANSPORT,
+    "routes": TRANSPORT,
     "terminal": {"flask"},
     "keys": {"flask"},
     "stores.redis": {"redis"},
@@ -121,4 +121,4 @@ def test_only_the_app_knows_the_app() -> None:
 
 def test_the_walk_sees_imports() -> None:
     assert {"errors", "messages", "pairs"} <= own(MODULES["rules"]) | own(MODULES["messages"])
-    assert "flask" in MODULES["endpoint"]
+    assert "flask" in MODULES["routes"]
