@@ -199,28 +199,38 @@ class Machine(RuleBasedStateMachine):
         self.look(settled.deliveries)
 
     @precondition(lambda self: self.offered())
-    @rule(data=st.data(), never_written=st.booleans())
-    def deliver(self, data: st.DataObject, never_written: bool) -> None:
+    @rule(data=st.data(), fate=st.sampled_from(["written", "not written", "never written"]))
+    def deliver(self, data: st.DataObject, fate: str) -> None:
         """The whole way on purpose: random play walks it too seldom."""
         nonce = data.draw(st.sampled_from(self.offered()))
         handed = self.handed[nonce]
-        held = self.arrive(handed.responder.peer, handed.responder.pool)
+        peer, pool = handed.responder.peer, handed.responder.pool
+        held = self.arrive(peer, pool)
         self.open[held.arrival.ticket] = held
         self.answer(held, nonce, handed, good=True, repeat=False)
-        if handed.stage == "answered" and never_written:
+        if handed.stage != "answered":
+            return
+        other = self.arrive(peer, pool).arrival
+        assert self.rules.answer(other, nonce, nonces=self.nonce, now_ms=self.now_ms) is None
+        if fate == "never written":
             self.now_ms = handed.due_ms
             self.tick()
-        elif handed.stage == "answered":
-            repeat = self.arrive(handed.responder.peer, handed.responder.pool, text=handed.digest)
-            self.open[repeat.arrival.ticket] = repeat
-            self.answer(repeat, nonce, handed, good=True, repeat=True)
-            assert self.rules.claim(nonce)
-            told = self.rules.settle(nonce, written=True, nonces=self.nonce, now_ms=self.now_ms).deliveries
-            both = [held.arrival.ticket, repeat.arrival.ticket]
-            assert [(each.ticket, each.reply.type) for each in told] == [(each, DELIVERED) for each in both]
+            return
+        repeat = self.arrive(peer, pool, text=handed.digest)
+        self.open[repeat.arrival.ticket] = repeat
+        self.answer(repeat, nonce, handed, good=True, repeat=True)
+        assert self.rules.claim(nonce)
+        written = fate == "written"
+        settled = self.rules.settle(nonce, written=written, nonces=self.nonce, now_ms=self.now_ms)
+        assert [each.ticket for each in settled.deliveries] == handed.repliers
+        assert all((each.reply.type == DELIVERED) == written for each in settled.deliveries)
+        assert (settled.responder is not None) == written
+        if written:
             self.remember(handed)
             handed.stage, handed.due_ms = "delivered", self.now_ms + TIMES.answer
-            self.look(told)
+        else:
+            del self.handed[nonce]
+        self.look(settled.deliveries)
 
     @precondition(lambda self: any(map(self.is_waiting, self.open.values())))
     @rule(bounced=st.booleans())
