@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import statistics
 import subprocess
 import time
 from collections.abc import Callable
@@ -114,13 +113,13 @@ def flooded(bad: list[str], per_second: float) -> Player:
 
 
 def timed(call: Callable[[], object], seconds: float = 2.0) -> float:
-    """The median of a call's time, in ms."""
+    """A call's time in ms: the tenth part that was quickest ends here, for the rest is other people's."""
     times, until = [], time.monotonic() + seconds
     while time.monotonic() < until:
         started = time.perf_counter()
         call()
         times.append(time.perf_counter() - started)
-    return statistics.median(times) * 1000
+    return sorted(times)[len(times) // 10] * 1000
 
 
 def parts() -> None:
