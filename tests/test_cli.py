@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -153,6 +154,16 @@ def test_no_server_is_one_line() -> None:
     assert ran.exit_code == 1
     assert ran.stderr.count("\n") == 1
     assert ran.stderr.startswith("Error: no server answers at http://127.0.0.1:1/metrics")
+
+
+def test_the_commands_of_the_document_work(busy: Server) -> None:
+    document = (ROOT / "docs/operating.md").read_text()
+    commands = re.findall(r"^flask --app signal_server spacerift (.*)$", document, re.MULTILINE)
+    assert len(commands) == 5
+    for each in commands:
+        ran = run(*each.split(), port=busy.port, SECRET_KEY=SECRET)
+        assert ran.exit_code == 0, (each, ran.output)
+        assert ran.stdout
 
 
 # --- doctor ------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from live import Server
+from live import ROOT, Server
 from redis_server import RedisServer
 from signal_server import Settings, create_app
 from signal_server.errors import Unavailable
@@ -165,6 +165,26 @@ def test_no_label_tells_who_or_where(server: Server) -> None:
     names = {name for samples in metrics(server).values() for labels in samples for name, _ in labels}
     assert names <= {"reply", "status", "limit", "operation", "le"}
     assert b"a-room" not in server.get("/metrics")[2]
+
+
+def test_the_documents_know_every_metric(server: Server) -> None:
+    text = server.get("/metrics")[2].decode()
+    families = {each.name: each.type for each in text_string_to_metric_families(text)}
+    ours = {
+        f"{name}_total" if kind == "counter" else name
+        for name, kind in families.items()
+        if name.startswith("spacerift_") and not name.endswith("_created")
+    }
+    table = (ROOT / "docs/operating.md").read_text().partition("## Metrics")[2].partition("\n## ")[0]
+    assert set(re.findall(r"`(spacerift_\w+)(?:\{\w+(?:,\w+)*\})?`", table)) == ours
+    dashboard = json.loads((ROOT / "docs/grafana.json").read_text())
+    queries = " ".join(target["expr"] for panel in dashboard["panels"] for target in panel["targets"])
+    drawn = {
+        name.removesuffix("_bucket").removesuffix("_count") for name in re.findall(r"\w+(?=\{)", queries)
+    }
+    process = {name for name in families if name.startswith("process_")}
+    assert drawn <= ours | process | {"process_cpu_seconds_total"}
+    assert ours - drawn == {"spacerift_pools", "spacerift_pairs_remembered"}
 
 
 def test_health_and_ready_when_redis_goes_and_comes() -> None:

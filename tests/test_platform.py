@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import configparser
 import contextlib
 import json
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -15,6 +17,7 @@ import time
 import tomllib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -23,6 +26,7 @@ from live import ROOT, Call, environment, free_port
 from redis_server import RedisServer
 from router import Router
 from signal_server import Settings
+from signal_server.settings import variable_of
 from signal_server.wire import WRITE_SECONDS
 
 ROUTER_SECONDS = 30
@@ -167,6 +171,27 @@ def test_no_request_is_held_longer_than_a_router_waits() -> None:
     settings = Settings.from_env({})
     longest = settings.request_timeout + settings.answer_timeout + WRITE_SECONDS
     assert longest < ROUTER_SECONDS - 5
+
+
+def test_the_examples_name_real_files_and_settings() -> None:
+    examples = ROOT / "docs" / "examples"
+    known = {variable_of(each.name) for each in fields(Settings)}
+    for example in examples.iterdir():
+        if example.is_file():
+            assert set(re.findall(r"SPACERIFT_[A-Z_]+", example.read_text())) <= known, example.name
+    image = (examples / "Dockerfile").read_text()
+    for line in re.findall(r"^COPY (.*)$", image, re.MULTILINE):
+        for name in line.split()[:-1]:
+            assert (ROOT / name).exists(), name
+    unit = configparser.ConfigParser(strict=False, interpolation=None)
+    unit.optionxform = str  # type: ignore[assignment]
+    unit.read(examples / "spacerift.service")
+    assert unit["Service"]["ExecStart"].split()[0].endswith("/bin/gunicorn")
+    assert int(unit["Service"]["TimeoutStopSec"]) > 5
+    if shutil.which("systemd-analyze"):
+        command = ["systemd-analyze", "verify", str(examples / "spacerift.service")]
+        said = subprocess.run(command, capture_output=True, text=True).stderr.splitlines()
+        assert [line for line in said if "spacerift" in line and "is not executable" not in line] == []
 
 
 # --- what runs ---------------------------------------------------------------------------------------------
