@@ -66,7 +66,7 @@ def used_memory(redis: RedisServer) -> int:
 def memory(count: int) -> dict[str, float]:
     """Bytes in Redis for a waiting peer with an offer of 1.5 KB, and for a remembered pair."""
     with RedisServer() as redis:
-        store = RedisStore(Servers(redis.url), TIMES, sweep_ms=10**6)
+        store = RedisStore(Servers(redis.url, timeout_seconds=10), TIMES, sweep_ms=10**6, lease_ms=10**9)
         one = arrival(0)
         store.connect(one, may_wait=True)
         before = used_memory(redis)
@@ -75,7 +75,9 @@ def memory(count: int) -> dict[str, float]:
             store.connect(Arrival(each.ticket, "open:", one.peer, one.bearer, SIGNAL, ""), may_wait=True)
         waiting = (used_memory(redis) - before) / count
     with RedisServer() as redis:
-        store = RedisStore(Servers(redis.url), TIMES, sweep_ms=10**6, shards=1)
+        store = RedisStore(
+            Servers(redis.url, timeout_seconds=10), TIMES, sweep_ms=10**6, shards=1, lease_ms=10**9
+        )
         before, cpu = used_memory(redis), cpu_seconds(redis.process.pid)
         for number in range(1, count + 1):
             room = f"open:{number}"
@@ -95,6 +97,46 @@ def memory(count: int) -> dict[str, float]:
         "bytes_per_remembered_pair": pairs,
         "redis_cpu_us_for_the_five_scripts_of_a_pair": cpu * 1e6,
     }
+
+
+def scripts(rounds: int, count: int) -> dict[str, float]:
+    """Microseconds of Redis for each script, the best of some rounds."""
+    best: dict[str, float] = {}
+
+    def took(name: str) -> None:
+        usec = float(redis.call("INFO", "commandstats")["cmdstat_evalsha"]["usec"]) / count
+        best[name] = min(usec, best.get(name, usec))
+        redis.call("CONFIG", "RESETSTAT")
+
+    with RedisServer() as redis:
+        servers = Servers(redis.url, timeout_seconds=10)
+        for _ in range(rounds):
+            redis.call("FLUSHALL")
+            store = RedisStore(servers, TIMES, sweep_ms=10**6, shards=1, lease_ms=10**9)
+            store.connect(arrival(0), may_wait=True)
+            rooms = [f"open:{number}" for number in range(count)]
+            redis.call("CONFIG", "RESETSTAT")
+            for number, room in enumerate(rooms):
+                store.connect(arrival(2 * number, room), may_wait=True)
+            took("connect, and wait")
+            told = [
+                store.connect(arrival(2 * number + 1, room), may_wait=True).deliveries[0].reply.nonce
+                for number, room in enumerate(rooms)
+            ]
+            took("connect, and match")
+            for number, room in enumerate(rooms):
+                store.answer(arrival(2 * number + 1, room), told[number])
+            took("answer")
+            for nonce in told:
+                store.claim(nonce)
+            took("claim")
+            for nonce in told:
+                store.settle(nonce, written=True)
+            took("settle")
+            for _ in range(count):
+                store.expire()
+            took("tend")
+    return best
 
 
 def main(*, quick: bool) -> None:
@@ -117,6 +159,8 @@ def main(*, quick: bool) -> None:
     for name, measured in found.items():
         line = {key: statistics.median(each[key] for each in measured) for key in measured[0]}
         print(f"{name:>28}  " + "  ".join(f"{key} {value:.1f}" for key, value in line.items()))
+    for key, value in scripts(rounds * 2, 500).items():
+        print(f"{key:>46} {value:.1f} us")
     for key, value in memory(1_000 if quick else 20_000).items():
         print(f"{key:>46} {value:.1f}")
 

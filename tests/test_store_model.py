@@ -113,7 +113,9 @@ class Machine(RuleBasedStateMachine):
         self.play("settle", data.draw(self.nonces()), written=written)
 
     @precondition(lambda self: self.given)
-    @rule(data=st.data(), twist=st.sampled_from(["", "repeats", "claims twice", "initiator leaves"]))
+    @rule(
+        data=st.data(), twist=st.sampled_from(["", "repeats", "claims twice", "initiator leaves", "is lost"])
+    )
     def deliver(self, data: st.DataObject, twist: str) -> None:
         """The whole way on purpose: random play walks it too seldom."""
         handovers = self.model._rules._handovers
@@ -131,7 +133,7 @@ class Machine(RuleBasedStateMachine):
             self.play("answer", again, nonce, holder=again.ticket)
         for _ in range(1 + (twist == "claims twice")):
             self.play("claim", nonce)
-        self.play("settle", nonce, written=True)
+        self.play("settle", nonce, written=twist != "is lost")
 
     @precondition(lambda self: self.tickets)
     @rule(data=st.data(), unless_offered=st.booleans())

@@ -171,6 +171,13 @@ def test_tending_prolongs_the_lease(leased: Processes) -> None:
     assert leased.one.store.withdraw(held.ticket).good
 
 
+def test_the_leases_outlive_a_quiet_time(leased: Processes, redis: RedisServer) -> None:
+    leased.one.connect("ann")
+    redis.call("PEXPIRE", _only(redis, "leases"), 1_000)
+    leased.one.store.expire()
+    assert redis.lifetimes()[_only(redis, "leases")] > 10_000
+
+
 def test_a_dead_responder_gets_no_other_offer(leased: Processes) -> None:
     leased.one.connect("ann")
     nonce = leased.other.connect("ben").own.reply.nonce
