@@ -32,7 +32,10 @@ NEVER = re.compile(
 
 @pytest.fixture(scope="module")
 def vectors() -> tuple[Vector, ...]:
-    return all_vectors()
+    """What both libraries must refuse, what they made themselves, and every third of the rest."""
+    found = all_vectors()
+    matter = {each for each in found if NEVER.search(each.name) or each.name.startswith(("kbpgp", "openpgp"))}
+    return tuple(each for place, each in enumerate(found) if each in matter or place % 3 == 0)
 
 
 @pytest.fixture(scope="module")
