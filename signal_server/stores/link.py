@@ -29,8 +29,11 @@ from ..errors import ConfigurationError, Unavailable
 from .base import away
 
 TIMEOUT_SECONDS: Final = 0.5
-"""How long Redis may take for anything, before it counts as away. Whoever asks is promised an answer within a
-second, so a call may take half as long again, with those before it."""
+"""How long Redis may be silent when it is asked, before it counts as away; whoever asks is promised an answer
+within a second. A process that is busy itself may take longer for its calls."""
+
+PATIENCE: Final = 10
+"""So many times as long any call may take, whatever keeps it."""
 
 KNOCK_SECONDS: Final = 0.2
 """The pause between two attempts to connect."""
@@ -145,9 +148,17 @@ class Link:
 
     def _receive(self, call: Call) -> None:
         try:
-            call.reply = self._connection.read_response()
+            call.reply = self._read()
         except ResponseError as exc:
             call.error = exc
+
+    def _read(self) -> Any:
+        try:
+            return self._connection.read_response(disconnect_on_error=False)
+        except TimeoutError:
+            if not self._connection.can_read(0):  # else it is not Redis that was late
+                raise
+            return self._connection.read_response()
 
     def _connect(self) -> None:
         self._connection.connect()
@@ -265,8 +276,8 @@ class Servers:
         except ValueError as exc:
             raise ConfigurationError("REDIS_URL must be such as 'redis://host:6379/0'") from exc
         self._make, self._options = pool.connection_class, pool.connection_kwargs
-        self._call_seconds = timeout_seconds * 1.5
-        self._nodes = _Nodes(self._connect, self._call_seconds) if plain != url else None
+        self._call_seconds = timeout_seconds * PATIENCE
+        self._nodes = _Nodes(self._connect) if plain != url else None
         self._links: dict[Address | None, Link] = {}
         self._lock = threading.Lock()
 
@@ -345,9 +356,8 @@ class Servers:
 class _Nodes:
     """Which node of a cluster has which keys. One thread asks, when there is reason to."""
 
-    def __init__(self, connect: Callable[[Address | None], Connection], patience_seconds: float) -> None:
+    def __init__(self, connect: Callable[[Address | None], Connection]) -> None:
         self._connect = connect
-        self._patience_seconds = patience_seconds
         self._by_slot: dict[int, Address] = {}
         self._doubt = threading.Event()
         self._known = threading.Event()
@@ -357,7 +367,7 @@ class _Nodes:
     def of(self, key: bytes) -> Address:
         if not self._known.is_set():
             self.look_again()
-            self._known.wait(self._patience_seconds)
+            self._known.wait(TIMEOUT_SECONDS)
         address = self._by_slot.get(key_slot(key))
         if address is None:
             raise away()
