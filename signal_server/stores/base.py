@@ -13,6 +13,9 @@ from ..errors import Unavailable
 from ..messages import Arrival, Delivery
 
 
+_random = random.SystemRandom()  # whoever has seeded the common one keeps its sequence
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What one atomic step decided.
@@ -124,4 +127,4 @@ class Store(ABC):
 
 def away() -> Unavailable:
     """The shared store is. Whoever was waiting asks again, but not all in the same second."""
-    return Unavailable("the store is away", retry_after=random.randint(1, 3))
+    return Unavailable("the store is away", retry_after=_random.randint(1, 3))

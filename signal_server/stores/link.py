@@ -52,6 +52,8 @@ Connection = Any
 
 log = logging.getLogger(__name__)
 
+_random = random.SystemRandom()  # whoever has seeded the common one keeps its sequence
+
 
 class Call:
     """A command under way."""
@@ -183,7 +185,7 @@ class Link:
     def _knock(self) -> None:
         """Return once the server is back."""
         while True:
-            time.sleep(KNOCK_SECONDS * random.uniform(0.5, 1.0))
+            time.sleep(KNOCK_SECONDS * _random.uniform(0.5, 1.0))
             try:
                 self._connect()
             except (RedisError, OSError, StopIteration):
@@ -221,7 +223,7 @@ class Notices:
             except (RedisError, OSError):
                 self.is_listening = False
                 connection.disconnect()
-            time.sleep(KNOCK_SECONDS * random.uniform(0.5, 1.0))
+            time.sleep(KNOCK_SECONDS * _random.uniform(0.5, 1.0))
 
     def _listen(self, connection: Connection) -> None:
         connection.connect()
@@ -375,7 +377,7 @@ class _Nodes:
 
     def any(self) -> Address | None:
         """One of the nodes; None for the one that the URL names."""
-        return random.choice([*set(self._by_slot.values())] or [None])
+        return _random.choice([*set(self._by_slot.values())] or [None])
 
     def look_again(self) -> None:
         self._doubt.set()
