@@ -3,9 +3,9 @@
 A pool lives in one of 64 *shards*, whose keys share a hash tag, so that each event is one script on one
 server and all of this runs on a Redis Cluster too. `lua/lobby.lua` describes the keys.
 
-    owner    This process in one shard, for as long as its *lease* holds, which it prolongs twice a second. An
-             owner whose lease is over may do nothing more, and its requests leave the pools; the process
-             answers them with 503 and begins anew as another owner.
+    owner    This process in one shard, for as long as its *lease* holds, which its calls prolong, two a
+             second at least. An owner whose lease is over may do nothing more, and its requests leave the
+             pools; the process answers them with 503 and begins anew as another owner.
     epoch    The life of the Redis server. What another life of it wrote is not believed, for its last words
              may have been forgotten; only the pairs are kept.
     mail     What one owner's call decides for another owner's request lies in the state, as long as its owner
@@ -25,6 +25,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -56,6 +57,7 @@ GRID_SECONDS: Final = 0.1
 CHECK_SECONDS: Final = 5.0
 """The pause between two looks whether Redis knows of our requests still, if nothing is wrong."""
 
+MOST_AT_ONCE: Final = 16
 MOST_AGAIN: Final = 200
 MOST_TICKETS: Final = 500
 
@@ -540,8 +542,7 @@ class _Keeper:
                 self._take_due(now)
             else:
                 shards = self._take_due(now)
-            for shard in shards:
-                self._tend(shard)
+            self._tend_all(list(shards))
             self._wait(next_tending)
 
     def _take_due(self, now: float) -> set[int]:
@@ -552,6 +553,23 @@ class _Keeper:
                 if [name for name in self._planned.pop(entry) if self._store.is_open(name)]:
                     shards.add(entry[1])
             return shards
+
+    def _tend_all(self, shards: list[int]) -> None:
+        """Some at once, for their calls share their way to Redis and back."""
+
+        def tend_some() -> None:
+            while shards:
+                with suppress(IndexError):  # another took the last one
+                    self._tend(shards.pop())
+
+        helpers = [
+            threading.Thread(target=tend_some, daemon=True) for _ in range(min(len(shards), MOST_AT_ONCE) - 1)
+        ]
+        for helper in helpers:
+            helper.start()
+        tend_some()
+        for helper in helpers:
+            helper.join()
 
     def _tend(self, shard: int) -> None:
         try:

@@ -358,11 +358,13 @@ local function begin()
     -- but the pairs.
     redis.call('UNLINK', COUNT, LEASES, OFFERS, HANDOVERS, DUE, INDEX, MAIL)
   end
-  if BEGINS then
+  local until_ms = BEGINS and NOW or tonumber(redis.call('ZSCORE', LEASES, OWNER) or 0)
+  if until_ms <= NOW and not BEGINS then
+    return 'LAPSED'
+  end
+  if until_ms - NOW < LEASE * 0.9 then
     redis.call('ZADD', LEASES, NOW + LEASE, OWNER)
     keep(LEASES)
-  elseif not is_alive(OWNER) then
-    return 'LAPSED'
   end
   local taken = reap(MOST)
   if taken < MOST then

@@ -1,4 +1,5 @@
--- What an owner does now and then: prolong its lease, fetch its mail, and look after what is its own.
+-- What an owner does now and then: prolong its lease (as every call does), fetch its mail, and look after what
+-- is its own.
 --
 -- ARGV 12     the number of the last delivery that was handed out, which is not kept any longer
 --      13     "1" to sweep the old pairs
@@ -7,9 +8,6 @@
 --             is still to come
 -- Returns also { number, "ticket type nonce signal", ... }; those tickets whose reply is not to come; and 1 if there is
 -- more to fetch or to sweep.
-redis.call('ZADD', LEASES, NOW + LEASE, OWNER)
-keep(LEASES)
-
 local past = 14 + tonumber(ARGV[14])
 for i = 15, past do
   withdraw(ARGV[i])
