@@ -12,7 +12,6 @@ from hashlib import blake2b
 from ..errors import Unavailable
 from ..messages import Arrival, Delivery
 
-
 _random = random.SystemRandom()  # whoever has seeded the common one keeps its sequence
 
 
