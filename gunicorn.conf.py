@@ -9,6 +9,7 @@ import resource
 import shutil
 import signal
 import tempfile
+import time
 import weakref
 
 import gunicorn.util
@@ -43,8 +44,9 @@ keepalive = 95 if proxied else 3
 # A blocked event loop is a dead worker. Held requests do not block it, so this need not exceed their wait.
 timeout = 30
 
-# Everybody is answered by then (see post_worker_init); only who never asked anything is cut off.
-graceful_timeout = 4
+# A worker ends long before this (see answer_before_the_end), unless there are very many to answer. A platform
+# kills after 30 s.
+graceful_timeout = 20
 
 # One user's servers would share its path, and nobody asked for it.
 control_socket_disable = True
@@ -62,7 +64,7 @@ METRICS = "spacerift-metrics-"
 if shared and "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix=METRICS)
 
-# The connections of this worker that have sent a request.
+# The open connections of this worker.
 connections = weakref.WeakSet()
 
 
@@ -127,7 +129,7 @@ def spare_the_collector():
 def answer_before_the_end(worker):
     """Let a signal that ends the worker answer every held request at once; gunicorn would let them run on.
 
-    After that, idle connections are closed, which gunicorn would wait for too.
+    After that, the connections on which nothing is asked are closed, for which gunicorn would wait, too.
     """
     from signal_server.wire import stop_reading
 
@@ -135,8 +137,21 @@ def answer_before_the_end(worker):
 
     def drain(options):
         rift.shutdown(**options)
-        for each in list(connections):
-            stop_reading(each)
+        while True:  # until the process is gone
+            time.sleep(
+                1.2
+            )  # within a second gunicorn takes no more connections; on these a request would be here
+            for each in list(connections):
+                stop_reading(each)
+
+    if worker.cfg.worker_class_str == "gevent":
+        serve = worker.handle
+
+        def remember(listener, client, addr):
+            connections.add(client)
+            serve(listener, client, addr)
+
+        worker.handle = remember
 
     # After the other two gunicorn ends a worker within 0.1 s.
     # Threads read no more once it is told to end, so no answer could come.
@@ -151,10 +166,6 @@ def answer_before_the_end(worker):
 
         signal.signal(number, handle)
         signal.siginterrupt(number, False)
-
-
-def pre_request(worker, req):
-    connections.add(req.unreader.sock)
 
 
 def post_request(worker, req, environ, resp):
