@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import random
+import select
 import threading
 import time
 from collections import deque
@@ -19,6 +20,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from gevent.monkey import get_original
 from redis import ConnectionPool
 from redis.backoff import NoBackoff
 from redis.crc import key_slot
@@ -49,6 +51,9 @@ CLUSTER: Final = "+cluster"
 Address = tuple[str, int]
 Connection = Any
 """redis-py's, which has few types."""
+
+# gevent's asks its loop, which is what is late; ours does not block.
+_poll: Any = get_original("select", "poll")
 
 log = logging.getLogger(__name__)
 
@@ -158,9 +163,15 @@ class Link:
         try:
             return self._connection.read_response(disconnect_on_error=False)
         except TimeoutError:
-            if not self._connection.can_read(0):  # else it is not Redis that was late
+            if not self._has_replied():
                 raise
             return self._connection.read_response()
+
+    def _has_replied(self) -> bool:
+        """In a process that is busy for longer than the time-out, the reply and the time-out come at once."""
+        poll = _poll()
+        poll.register(self._connection._sock.fileno(), select.POLLIN)
+        return bool(poll.poll(0))
 
     def _connect(self) -> None:
         self._connection.connect()
