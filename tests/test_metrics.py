@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from live import ROOT, Server
 from redis_server import RedisServer
 from signal_server import Settings, create_app
-from signal_server.errors import Unavailable
+from signal_server.errors import BadRequest, Unavailable
 from signal_server.journal import Journal
 from signal_server.messages import ANSWER, DEMOTE, Reply, Request
 from signal_server.metrics import process_metrics
@@ -150,6 +150,13 @@ def test_all_workers_are_added_up_and_the_dead_ones_too(
             assert time.monotonic() < deadline
             time.sleep(0.05)
         assert value(server, "pairs_total") == 4
+        redis.kill()
+        assert (server.get("/health")[0], server.get("/ready")[0], value(server, "store_up")) == (200, 503, 0)
+        redis.start()
+        deadline = time.monotonic() + 10
+        while server.get("/ready")[0] != 200:
+            assert time.monotonic() < deadline
+        assert value(server, "store_up") == 1
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(10) == 0
         assert not list(tmp_path.glob("spacerift-metrics-*"))
@@ -185,18 +192,6 @@ def test_the_documents_know_every_metric(server: Server) -> None:
     process = {name for name in families if name.startswith("process_")}
     assert drawn <= ours | process | {"process_cpu_seconds_total"}
     assert ours - drawn == {"spacerift_pools", "spacerift_pairs_remembered"}
-
-
-def test_health_and_ready_when_redis_goes_and_comes() -> None:
-    with RedisServer() as redis, Server(REDIS_URL=redis.url, SECRET_KEY="the same") as server:
-        assert (server.get("/ready")[0], value(server, "store_up")) == (200, 1)
-        redis.kill()
-        assert (server.get("/health")[0], server.get("/ready")[0]) == (200, 503)
-        assert value(server, "store_up") == 0
-        redis.start()
-        deadline = time.monotonic() + 10
-        while server.get("/ready")[0] != 200:
-            assert time.monotonic() < deadline
 
 
 # --- the log -----------------------------------------------------------------------------------------------
@@ -249,25 +244,29 @@ def test_one_line_for_each_outcome_and_nothing_secret_in_any() -> None:
         assert "Traceback" not in log
 
 
-def test_the_log_as_json() -> None:
-    with Server(LOG="json", REQUEST_TIMEOUT=0.1) as server:
-        told = server.post(connect("one"))
-        server.post({"TYPE": "X"})
-        time.sleep(0.1)
-        lines = [json.loads(line) for line in server.log.splitlines() if line.startswith("{")]
-        assert lines[-2].keys() == {"time", "level", "id", "asked", "reply", "status", "ms"}
-        assert (lines[-2]["reply"], lines[-2]["status"], lines[-2]["id"]) == (
-            "NO_PEER",
-            299,
-            told.headers["x-request-id"],
-        )
-        assert lines[-1]["why"] == "TYPE must be CONNECT or BOUNCE"
+def lines(form: str, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """What our own server writes to the terminal."""
+    journal = Journal(process_metrics(), form=form, trusts_ids=False)
+    journal._terminal = True
+    entry = journal.open(None)
+    entry.asked = Request(type="BOUNCE", signal="offer", signer="its key")
+    entry.replied(DEMOTE, "200 OK", written=False)
+    journal.open(None).refused(BadRequest('not "JSON"'))
+    journal.open(None).hung_up()
+    return capsys.readouterr().err.splitlines()
 
 
-def test_the_log_off() -> None:
-    with Server(LOG="off", REQUEST_TIMEOUT=0.1) as server:
-        server.post(connect("one"))
-        assert not outcomes(server)
+def test_the_log_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    bounced, refused, left = (json.loads(line) for line in lines("json", capsys))
+    assert list(bounced) == ["time", "level", "id", "asked", "reply", "status", "ms", "why"]
+    assert (bounced["asked"], bounced["reply"], bounced["status"]) == ("signed-BOUNCE", "DEMOTE", 200)
+    assert bounced["why"] == "not written, the client had left"
+    assert (refused["asked"], refused["reply"], refused["why"]) == ("-", "BAD_REQUEST", 'not "JSON"')
+    assert (left["reply"], left["status"], "why" in left) == ("HUNG_UP", 0, False)
+
+
+def test_the_log_off(capsys: pytest.CaptureFixture[str]) -> None:
+    assert lines("off", capsys) == []
 
 
 @pytest.mark.parametrize(
