@@ -154,9 +154,8 @@ def test_all_workers_are_added_up_and_the_dead_ones_too(
         assert (server.get("/health")[0], server.get("/ready")[0], value(server, "store_up")) == (200, 503, 0)
         redis.start()
         deadline = time.monotonic() + 10
-        while server.get("/ready")[0] != 200:
+        while server.get("/ready")[0] != 200 or value(server, "store_up") != 1:
             assert time.monotonic() < deadline
-        assert value(server, "store_up") == 1
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(10) == 0
         assert not list(tmp_path.glob("spacerift-metrics-*"))
