@@ -16,7 +16,7 @@ from redis_server import RedisServer
 PROXIED = {"TRUSTED_PROXIES": 1}
 """gunicorn keeps idle connections for 95 s then."""
 
-BRIEF = {"REQUEST_TIMEOUT": 1}
+BRIEF = {"REQUEST_TIMEOUT": 1, "ANSWER_TIMEOUT": 1}
 
 
 def connect(name: str, **extra: object) -> dict[str, object]:
@@ -110,7 +110,7 @@ class Crowd:
                 told = self._ask(answer(name, str(told["NONCE"])))
                 if told.get("TYPE") not in ("DELIVERED", "DEMOTE"):
                     self.seen["PARTED"] += 1
-            time.sleep(random.uniform(0, 0.02))
+            time.sleep(0.1 if "RETRY_AFTER" in told else random.uniform(0, 0.02))
 
     def _ask(self, parameters: dict[str, object]) -> dict[str, object]:
         with self._call(parameters) as call:
@@ -166,4 +166,7 @@ def rolling_restart() -> Counter[str]:
                 old.process.send_signal(signal.SIGTERM)
                 assert ends_within(old, 5)
                 crowd.until_more_pairs(25)
+            new.process.send_signal(signal.SIGHUP)
+            time.sleep(1)
+            crowd.until_more_pairs(25)
         return crowd.seen
