@@ -59,10 +59,7 @@ limit_request_field_size = 8190
 # SPACERIFT_LOG has a line for each request, at a tenth of what this would cost. Errors go to the terminal.
 accesslog = None
 
-# Where workers leave their counts for whichever of them is asked for /metrics.
 METRICS = "spacerift-metrics-"
-if shared and "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix=METRICS)
 
 # The open connections of this worker.
 connections = weakref.WeakSet()
@@ -99,6 +96,9 @@ def on_starting(server):
         raise RuntimeError("more than one worker needs REDIS_URL, or they will not find each other's peers")
     if not shared and int(os.environ.get("WEB_CONCURRENCY") or 1) > 1:
         server.log.warning("WEB_CONCURRENCY is brought back to 1: more workers need REDIS_URL")
+    if shared and "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        # Where workers leave their counts for whichever of them is asked for /metrics.
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix=METRICS)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

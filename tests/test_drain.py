@@ -65,7 +65,6 @@ def test_an_offer_that_is_out_has_a_moment_for_its_answer() -> None:
         assert answered.reply()["SIGNAL"] == "answer of to ann"
         assert unanswered.reply().type == "UNAVAILABLE"
         assert 1.5 < time.monotonic() - started < 3
-        assert ends_within(server, 3.5)
 
 
 # --- under load --------------------------------------------------------------------------------------------
