@@ -156,11 +156,11 @@ def rolling_restart() -> Counter[str]:
     with ExitStack() as stack:
         redis = stack.enter_context(RedisServer())
         shared = {"REDIS_URL": redis.url, "SECRET_KEY": "the same", "PAIR_MEMORY_TTL": 0} | BRIEF
-        servers = [stack.enter_context(Server(**shared)) for _ in range(2)]
-        with Crowd([each.port for each in servers], 12) as crowd:
+        # All before the crowd comes, whose connections might take the port of a server that starts.
+        servers = [stack.enter_context(Server(**shared)) for _ in range(4)]
+        with Crowd([each.port for each in servers[:2]], 12) as crowd:
             crowd.until_more_pairs(25)
-            for old in servers:
-                new = stack.enter_context(Server(**shared))
+            for old, new in zip(servers[:2], servers[2:], strict=True):
                 crowd.ports = [*(port for port in crowd.ports if port != old.port), new.port]
                 old.process.send_signal(signal.SIGTERM)
                 assert ends_within(old, 5)
