@@ -255,9 +255,14 @@ function add(whose, text) {
  * @param {RTCPeerConnection} peer
  */
 async function safetyNumber(peer) {
+  // A link may open a moment before the browser says that it took the answer.
+  if (!peer.remoteDescription) {
+    await new Promise(resolve => peer.addEventListener("signalingstatechange", resolve, { once: true }));
+  }
   const prints = [peer.localDescription, peer.remoteDescription].map(
-    description => /^a=fingerprint:(.+)$/m.exec(description?.sdp ?? "")?.[1].trim().toLowerCase() ?? "",
+    description => /^a=fingerprint:(.+)$/m.exec(description?.sdp ?? "")?.[1].trim().toLowerCase(),
   );
+  if (!prints.every(Boolean)) throw new Error("a description has no fingerprint");
   const bytes = new TextEncoder().encode(prints.sort().join("\n"));
   const digest = new DataView(await crypto.subtle.digest("SHA-256", bytes));
   const groups = [0, 4, 8].map(offset => String(digest.getUint32(offset) % 100_000).padStart(5, "0"));
