@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import statistics
 import time
 from contextlib import ExitStack
 from pathlib import Path
+from random import Random
 
-from bench import CLIENTS, HIGH, SIGNAL, cpu_seconds, machine, pair
+from bench import CLIENTS, HIGH, SIGNAL, Client, cpu_seconds, form, machine, pair
 from live import Server
 from redis_server import RedisServer
 from signal_server.messages import Arrival
@@ -51,6 +53,44 @@ def rate(server: Server, redis: RedisServer, seconds: float, clients: int = CLIE
         "redis_cpu_us_per_pair": (after[1] - before[1]) / done * 1e6,
         "p50_ms": waits[len(waits) // 2] * 1000,
         "p99_ms": waits[int(len(waits) * 0.99)] * 1000,
+    }
+
+
+def wakes(server: Server, per_second: float, seconds: float) -> dict[str, float]:
+    """How long after an answer was sent its initiator has it, and its sender DELIVERED, while so many pairs a second
+    meet: each peer on a connection of its own, so most pairs are of two workers."""
+
+    async def meet(number: int, answered: list[float], delivered: list[float]) -> None:
+        async with Client(server.port) as alice, Client(server.port) as bob:
+            name, room = f"{started:.3f}.{number}", number
+            held = asyncio.ensure_future(alice.ask(form(f"a{name}", SIGNAL, room)))
+            await asyncio.sleep(0.2)  # she waits by then
+            told = json.loads(await bob.ask(form(f"b{name}", SIGNAL, room)))
+            assert told["TYPE"] == "DEMOTE", told
+            sent = time.perf_counter()
+            held.add_done_callback(lambda _: answered.append(time.perf_counter() - sent))
+            last = json.loads(await bob.ask(form(f"b{name}", SIGNAL, room, told["NONCE"])))
+            delivered.append(time.perf_counter() - sent)
+            assert last["TYPE"] == "DELIVERED", last
+            assert json.loads(await held)["TYPE"] == "ANSWER"
+
+    async def run() -> tuple[list[float], list[float]]:
+        answered: list[float] = []
+        delivered: list[float] = []
+        pairs = set()
+        for number in range(round(per_second * seconds)):
+            await asyncio.sleep(max(0.0, started + due[number] - time.monotonic()))
+            pairs.add(asyncio.ensure_future(meet(number, answered, delivered)))
+        await asyncio.gather(*pairs)
+        return answered, delivered
+
+    random = Random(1)
+    due = sorted(random.uniform(0, seconds) for _ in range(round(per_second * seconds)))
+    started = time.monotonic()
+    return {
+        f"{what}_{name}_ms": sorted(waits)[int(len(waits) * share)] * 1000
+        for what, waits in zip(("answer", "delivered"), asyncio.run(run()), strict=True)
+        for name, share in (("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999))
     }
 
 
@@ -156,6 +196,8 @@ def main(*, quick: bool) -> None:
                 found[name].append(rate(server, redis, seconds))
         for name, server in servers.items():
             found[f"{name}, one pair at a time"] = [rate(server, redis, seconds, 1)]
+        for per_second in (20, 100, 200):
+            found[f"3, {per_second} pairs a second"] = [wakes(servers["3"], per_second, 10 * seconds / 6)]
     for name, measured in found.items():
         line = {key: statistics.median(each[key] for each in measured) for key in measured[0]}
         print(f"{name:>28}  " + "  ".join(f"{key} {value:.1f}" for key, value in line.items()))

@@ -76,11 +76,12 @@ def test_so_many_are_held_and_no_more(redis: RedisServer, servers: Servers) -> N
 
 def test_what_a_dead_process_held_is_forgotten(redis: RedisServer, servers: Servers) -> None:
     redis.call("FLUSHALL")
-    held = RedisHeld(servers, 1, 300)
-    assert held.hold("address", "a")
-    time.sleep(0.15)
-    assert not held.hold("address", "b")
-    assert eventually(lambda: held.hold("address", "b"))
+    short, long = RedisHeld(servers, 2, 300), RedisHeld(servers, 2, 60_000)
+    assert short.hold("address", "a")
+    assert long.hold("address", "b")
+    assert not long.hold("address", "c")
+    assert eventually(lambda: long.hold("address", "c"))
+    assert not long.hold("address", "d")
 
 
 def test_counts_fall_back_to_the_process() -> None:

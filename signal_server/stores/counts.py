@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import time
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, Final
 
 from limits.storage import Storage
@@ -14,6 +13,7 @@ from limits.storage import Storage
 from ..errors import Unavailable
 from ..limits import MemoryCounts
 from .link import Servers, pack
+from .redis import FOLDER
 
 PREFIX: Final = "spacerift1:limit:"
 
@@ -27,7 +27,7 @@ class RedisCounts(Storage):
         super().__init__()
         self._servers = servers
         self._own = MemoryCounts()
-        self._source = (Path(__file__).parent / "lua" / "count.lua").read_bytes()
+        self._source = (FOLDER / "count.lua").read_bytes()
         self._digest = hashlib.sha1(self._source, usedforsecurity=False).hexdigest().encode()
 
     @property
@@ -85,7 +85,7 @@ class RedisHeld:
         self._servers = servers
         self._most = b"%d" % most
         self._lasts_ms = b"%d" % lasts_ms
-        self._source = (Path(__file__).parent / "lua" / "hold.lua").read_bytes()
+        self._source = (FOLDER / "hold.lua").read_bytes()
         self._digest = hashlib.sha1(self._source, usedforsecurity=False).hexdigest().encode()
 
     def hold(self, address: str, ticket: str) -> bool:
