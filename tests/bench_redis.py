@@ -57,8 +57,10 @@ def rate(server: Server, redis: RedisServer, seconds: float, clients: int = CLIE
 
 
 def wakes(server: Server, per_second: float, seconds: float) -> dict[str, float]:
-    """How long after an answer was sent its initiator has it, and its sender DELIVERED, while so many pairs a second
-    meet: each peer on a connection of its own, so most pairs are of two workers."""
+    """How long after an answer was sent its initiator has it, and its sender DELIVERED.
+
+    So many pairs a second meet, each peer on a connection of its own, so most pairs are of two workers.
+    """
 
     async def meet(number: int, answered: list[float], delivered: list[float]) -> None:
         async with Client(server.port) as alice, Client(server.port) as bob:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar
@@ -21,6 +22,16 @@ ROOT = Path(__file__).resolve().parent.parent
 
 NO_LIMITS = {"REQUEST_LIMIT": "", "PAIR_LIMIT": "", "ADDRESS_LIMIT": "", "HELD_PER_ADDRESS": ""}
 """Most tests ask faster than a person would."""
+
+
+def eventually(says: Callable[[], bool]) -> bool:
+    """Does it say so within five seconds?"""
+    deadline = time.monotonic() + 5
+    while not says():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
 
 
 def free_port() -> int:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 from limits.storage import Storage
 
+from live import eventually
 from redis_server import RedisServer
 from signal_server.limits import MemoryCounts
 from signal_server.stores.counts import RedisCounts, RedisHeld
@@ -98,12 +99,3 @@ def test_counts_fall_back_to_the_process() -> None:
         assert counts.get("a") == 0
         assert held.hold("address", "b"), "each process keeps to its own count meanwhile"
         held.let_go("address", "b")
-
-
-def eventually(says: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + 5
-    while not says():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True

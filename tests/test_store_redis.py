@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from live import eventually
 from redis_server import REDIS, VALKEY, RedisServer
 from signal_server.errors import Unavailable
 from signal_server.messages import ANSWER, DELIVERED, DEMOTE, NO_PEER
@@ -97,6 +98,19 @@ def test_much_mail_is_fetched_at_once_and_in_order(both: Processes) -> None:
     both.now_ms += TIMES.request
     both.other.store.expire()
     assert [each.ticket for each in both.one.store.expire().deliveries] == sorted(tickets)
+
+
+def test_who_has_mail_is_told(both: Processes) -> None:
+    store, heard = both.one.store, list[bytes | None]()
+    assert isinstance(store, RedisStore)
+    store.listen(heard.append)
+    assert eventually(lambda: heard == [None]), "it listens"
+    both.one.connect("ann")
+    nonce = both.other.connect("ben").own.reply.nonce
+    assert heard == [None]
+    both.other.answer("ben", nonce)
+    shard = nonce.partition(".")[0].encode()
+    assert eventually(lambda: heard == [None, shard])
 
 
 # --- leases ------------------------------------------------------------------------------------------------
@@ -193,6 +207,20 @@ def test_a_dead_responder_gets_no_other_offer(leased: Processes) -> None:
     assert leased.one.counts() == {"waiting": 1, "offered": 0, "handovers": 0, "pairs": 0}
 
 
+def test_no_mail_is_kept_for_the_dead(leased: Processes, redis: RedisServer) -> None:
+    leased.one.connect("ann")
+    nonce = leased.other.connect("ben").own.reply.nonce
+    leased.now_ms += 200
+    leased.other.answer("ben", nonce)
+    leased.one.store.expire()
+    assert leased.one.store.claim(nonce).good
+    leased.now_ms += 1_800
+    leased.one.store.expire()
+    leased.now_ms += 1_000  # the other one is dead by now
+    assert leased.one.store.settle(nonce, written=True).responder
+    assert not [key for key in redis.lifetimes() if key.endswith(":mail")]
+
+
 def test_many_ghosts_are_taken_away_bit_by_bit(leased: Processes, redis: RedisServer) -> None:
     for _ in range(1_200):
         leased.one.connect("ann")
@@ -258,6 +286,22 @@ def test_every_key_has_an_end(both: Processes, redis: RedisServer) -> None:
     left = redis.lifetimes()
     assert len(left) > 8
     assert all(0 < ms <= 10**9 + 60_000 for ms in left.values())
+    assert max(ms for key, ms in left.items() if key.endswith(":pairs")) >= TIMES.pair_memory
+
+
+def test_a_peer_stands_in_line_once_however_much_it_offers(both: Processes, redis: RedisServer) -> None:
+    def standing() -> list[str]:
+        index = redis.call("ZRANGE", _only(redis, "index"), 0, -1)
+        return [each.rpartition(" ")[2] for each in index if each.startswith("h ")]
+
+    first, *others = (both.one.connect("ann").ticket for _ in range(3))
+    assert standing() == [first]
+    nonce = both.other.connect("ben").own.reply.nonce
+    assert standing() == others[:1]
+    both.other.store.release(nonce)
+    assert standing() == [first]
+    both.one.store.withdraw(first)
+    assert standing() == others[:1]
 
 
 def test_no_key_outlives_a_request_by_much(leased: Processes, redis: RedisServer) -> None:
@@ -371,6 +415,20 @@ def test_what_a_lost_reply_said_of_others_is_found_out(
     outcome = both.one.store.expire()
     assert outcome.lost == [ended.ticket]
     assert both.one.store.withdraw(held.ticket).good
+
+
+def test_all_are_asked_about_at_once(both: Processes, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, nonce = both.one.handover("ann", "ben")
+    waiting = both.one.connect("ann")
+    answered = both.one.answer("ben", nonce)
+    both.one.connect("ann")
+    with _losing_replies(both.one.store, monkeypatch), pytest.raises(Unavailable):
+        both.one.store.claim("13.none")
+    assert both.one.store.expire().lost == []
+    assert both.one.store.withdraw(waiting.ticket).good
+    assert both.one.store.claim(nonce).good
+    told = both.one.store.settle(nonce, written=True).deliveries
+    assert [(each.ticket, each.reply.type) for each in told] == [(answered.ticket, DELIVERED)]
 
 
 def test_an_answer_whose_end_was_lost_is_found_out(both: Processes, monkeypatch: pytest.MonkeyPatch) -> None:
