@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import time
 from contextlib import suppress
@@ -65,8 +64,9 @@ class RedisCounts(Storage):
 
     def clear(self, key: str) -> None:
         self._own.clear(key)
-        with contextlib.suppress(Unavailable):
-            self._call(b"DEL", key)
+        name = _name(key)
+        with suppress(Unavailable):
+            self._servers.send(name, pack(b"DEL", name))  # whatever is asked of this key next comes after it
 
     def _call(self, command: bytes, key: str) -> Any:
         name = _name(key)
