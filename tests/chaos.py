@@ -40,7 +40,7 @@ from pathlib import Path
 
 import signal_server.stores.redis as redis_store
 from live import Server
-from redis_server import RedisServer
+from redis_server import REDIS, VALKEY, RedisServer
 
 REQUEST_SECONDS = 3.0
 ANSWER_SECONDS = 1.0
@@ -364,6 +364,7 @@ def chaos(
     pause: float = 2.0,
     seed: int = 0,
     lua: str = "",
+    binary: str = REDIS,
 ) -> Seen:
     """Let it go wrong for a while. Returns what was seen, checked."""
     settings: dict[str, object] = {
@@ -381,7 +382,7 @@ def chaos(
             what["app"] = "tests.broken_probe:app()"
             os.environ["TEST_LUA"] = lua
             stack.callback(os.environ.pop, "TEST_LUA")
-        redis = stack.enter_context(RedisServer())
+        redis = stack.enter_context(RedisServer(binary))
         servers = [stack.enter_context(Server(**what, REDIS_URL=redis.url, **settings)) for _ in range(2)]
         seen = asyncio.run(
             play(redis, servers, seconds=seconds, peers=peers, faults=faults, pause=pause, seed=seed)
@@ -448,6 +449,7 @@ def main() -> int:
     parser.add_argument("--faults", default=",".join(FAULTS), help="by commas; empty for none")
     parser.add_argument("--pause", type=float, default=2.0, help="seconds between two faults")
     parser.add_argument("--seed", type=int, default=time.time_ns() % 10_000)
+    parser.add_argument("--valkey", action="store_true", help="instead of Redis")
     parser.add_argument("--broken", action="store_true")
     given = parser.parse_args()
     if given.broken:
@@ -466,6 +468,7 @@ def main() -> int:
         faults=faults,
         pause=given.pause,
         seed=given.seed,
+        binary=VALKEY if given.valkey else REDIS,
     )
     print(report(seen))
     return int(bool(seen.wrong))
