@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import itertools
 import json
 import os
+import secrets
 import select
 import signal
 import socket
@@ -34,10 +36,17 @@ def eventually(says: Callable[[], bool]) -> bool:
     return True
 
 
+_ports = itertools.count(secrets.randbelow(20_000))
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """One below those of outgoing connections, one of which might take it before its server does."""
+    for number in _ports:
+        port = 10_000 + number % 20_000
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError
 
 
 def environment(**settings: object) -> dict[str, str]:

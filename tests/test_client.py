@@ -315,7 +315,7 @@ def leaves_at_once(server, leave):
     before = time.monotonic()
     leave()
     server.until(waiting=0)
-    return time.monotonic() - before < 1
+    return time.monotonic() - before < 5
 
 
 def test_a_cancelled_blocking_call_leaves_the_pool_at_once(server, threads):
@@ -350,7 +350,7 @@ def test_a_cancelled_task_leaves_the_pool_at_once(server):
         before = time.monotonic()
         task.cancel()
         await asyncio.to_thread(server.until, waiting=0)
-        assert time.monotonic() - before < 1
+        assert time.monotonic() - before < 5
         with pytest.raises(asyncio.CancelledError):
             await task
 

@@ -155,7 +155,7 @@ def test_a_tab_that_is_closed_leaves_the_pool(
     started = time.monotonic()
     leaver.page.close()
     behind.until(waiting=0)
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 5
     other.page.close()
 
 
@@ -172,7 +172,7 @@ def test_a_client_that_leaves_is_seen_through_nginx(nginx: Nginx, behind: Server
     started = time.monotonic()
     client.close()
     behind.until(waiting=0)
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 5
 
 
 def test_statuses_and_refusals_keep_their_form(nginx: Nginx) -> None:

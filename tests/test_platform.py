@@ -271,7 +271,7 @@ def test_clients_count_by_the_address_that_the_router_saw(router: Router) -> Non
 def test_a_restart_answers_who_is_held_and_is_quick(dyno: Dyno, router: Router) -> None:
     held = [Call(router.port, connect(f"p {i}", NAMESPACE=str(i))) for i in range(20)]
     time.sleep(0.3)
-    assert dyno.stop() < 5
+    assert dyno.stop() < 10
     told = {(each.status, each.type) for each in (call.reply() for call in held)}
     assert told <= {(503, "UNAVAILABLE"), (298, "NO_NAMESPACE_PEER")}  # the latter if the machine is slow
     assert (503, "UNAVAILABLE") in told
