@@ -207,6 +207,19 @@ def test_a_dead_responder_gets_no_other_offer(leased: Processes) -> None:
     assert leased.one.counts() == {"waiting": 1, "offered": 0, "handovers": 0, "pairs": 0}
 
 
+def test_nothing_of_the_dead_stays(leased: Processes, redis: RedisServer) -> None:
+    leased.one.connect("ann")
+    leased.other.answer("ben", leased.other.connect("ben").own.reply.nonce)  # so the one has mail
+    assert redis.call("ZCARD", _only(redis, "mail")) == 1
+    assert redis.call("ZCARD", _only(redis, "leases")) == 2
+    leased.now_ms += 2_000
+    leased.other.store.expire()
+    leased.now_ms += 1_000
+    leased.other.store.expire()
+    assert redis.call("ZCARD", _only(redis, "leases")) == 1
+    assert not [key for key in redis.lifetimes() if key.endswith(":mail")]
+
+
 def test_no_mail_is_kept_for_the_dead(leased: Processes, redis: RedisServer) -> None:
     leased.one.connect("ann")
     nonce = leased.other.connect("ben").own.reply.nonce
