@@ -202,7 +202,7 @@ class StoreContract:
         assert world.after(TIMES.write - 1) == []
         assert [(each.ticket, each.reply.type) for each in world.after(1)] == [(answered.ticket, NO_PEER)]
         assert not world.store.claim(nonce).good
-        assert world.store.settle(nonce, written=True) == world.store.settle("0.no", written=True)
+        assert world.store.settle(nonce, written=True) == world.store.settle("0-no", written=True)
 
     def test_an_initiator_that_left_sends_the_responder_on(self, world: World) -> None:
         ticket, nonce = world.handover("ann", "ben")

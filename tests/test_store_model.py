@@ -64,7 +64,7 @@ class Machine(RuleBasedStateMachine):
         for (
             store
         ) in self.stores:  # each begins its life here, so that it is written to from the first event on
-            store.release("0.none")
+            store.release("0-none")
 
     # --- what is played ------------------------------------------------------------------------------------
 
@@ -212,7 +212,7 @@ class Machine(RuleBasedStateMachine):
 
     def next_nonce(self) -> str:
         self.made += 1
-        return "0." + hashlib.sha1(self.secret + b"%d" % self.made).hexdigest()
+        return "0-" + hashlib.sha1(self.secret + b"%d" % self.made).hexdigest()
 
     def arrive(self, peer: str, pool: str, *, text: str = "", waited_ms: int = 0) -> Arrival:
         ticket = f"{peer}-{len(self.arrivals) + 1}"
@@ -255,7 +255,7 @@ MUTANTS = [
     ("lobby", " and handover.bearer == arrival.bearer", ""),
     ("lobby", "if head and head < place then", "if head then"),
     ("lobby", "if other.place < offer.place then", "if false then"),
-    ("lobby", "give_back(handover.ticket)\n    end", "end"),
+    ("lobby", "  give_back(handover.ticket)\nend", "end"),
     ("answer", "handover.digest ~= digest", "false"),
     ("answer", "set_deadline(nonce, NOW + WRITE)\n", ""),
     ("bounce", "  give_back(handover.ticket)\n  connect(arrival, true)", "  connect(arrival, true)"),

@@ -109,7 +109,7 @@ def test_who_has_mail_is_told(both: Processes) -> None:
     nonce = both.other.connect("ben").own.reply.nonce
     assert heard == [None]
     both.other.answer("ben", nonce)
-    shard = nonce.partition(".")[0].encode()
+    shard = nonce.partition("-")[0].encode()
     assert eventually(lambda: heard == [None, shard])
 
 
@@ -119,7 +119,7 @@ def test_who_has_mail_is_told(both: Processes) -> None:
 def test_the_peers_of_a_dead_process_leave_the_pool(leased: Processes, redis: RedisServer) -> None:
     leased.one.connect("ann")
     leased.now_ms += LEASE_MS - 1
-    leased.other.store.release("0.none")
+    leased.other.store.release("0-none")
     assert leased.other.counts()["waiting"] == 1
     leased.now_ms += 1
     assert leased.other.connect("ben").outcome.deliveries == [], "a ghost was matched"
@@ -416,6 +416,58 @@ def test_a_request_whose_reply_was_lost_is_taken_out(
     assert both.one.counts()["waiting"] == 1
 
 
+def test_an_offer_that_a_lost_reply_handed_over_goes_back(
+    both: Processes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both.one.connect("ann")
+    with _losing_replies(both.other.store, monkeypatch), pytest.raises(Unavailable):
+        both.other.connect("ben")
+    assert both.one.counts()["offered"] == 1
+    both.other.store.expire()
+    assert both.one.counts() == {"waiting": 1, "offered": 0, "handovers": 0, "pairs": 0}
+    assert both.one.connect("cat").own.reply.signal == "signal of ann"
+
+
+def test_an_offer_that_a_lost_reply_handed_to_one_who_waited_goes_back(
+    both: Processes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both.one.handover("ann", "ben")
+    waiting = both.one.connect("cat")
+    both.now_ms += TIMES.answer
+    with _losing_replies(both.one.store, monkeypatch), pytest.raises(Unavailable):
+        both.one.store.claim("13-none")  # which returns the offer of ann, for cat to answer
+    assert both.one.counts()["offered"] == 1
+    assert both.one.store.expire().lost == [waiting.ticket]
+    both.one.store.expire()
+    assert both.one.counts() == {"waiting": 1, "offered": 0, "handovers": 0, "pairs": 0}
+
+
+def test_very_many_that_were_given_up_are_taken_out(both: Processes, monkeypatch: pytest.MonkeyPatch) -> None:
+    with _losing_replies(both.one.store, monkeypatch):
+        for _ in range(1_200):
+            with pytest.raises(Unavailable):
+                both.one.connect("ann")
+    assert both.one.counts()["waiting"] == 1_200
+    both.one.store.expire()
+    assert both.one.counts()["waiting"] == 0
+
+
+def test_a_command_that_was_not_sent_leaves_nothing_to_put_right() -> None:
+    with RedisServer() as own:
+        store = RedisStore(Servers(own.url), TIMES, sweep_ms=SWEEP_MS)
+        world = World(lambda _: store)
+        world.connect("ann")
+        own.kill()
+        with pytest.raises(Unavailable):
+            world.connect("ben")  # which finds out
+        assert store.is_uneasy
+        owed = dict(store._owed)
+        for _ in range(10):
+            with pytest.raises(Unavailable):
+                world.connect("cat")
+        assert store._owed == owed
+
+
 def test_what_a_lost_reply_said_of_others_is_found_out(
     both: Processes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -424,7 +476,7 @@ def test_what_a_lost_reply_said_of_others_is_found_out(
     held = both.one.connect("ann")
     both.now_ms += TIMES.request - 1_000
     with _losing_replies(both.one.store, monkeypatch), pytest.raises(Unavailable):
-        both.one.store.claim("13.none")  # which has ended the first one, but we do not hear of it
+        both.one.store.claim("13-none")  # which has ended the first one, but we do not hear of it
     outcome = both.one.store.expire()
     assert outcome.lost == [ended.ticket]
     assert both.one.store.withdraw(held.ticket).good
@@ -436,7 +488,7 @@ def test_all_are_asked_about_at_once(both: Processes, monkeypatch: pytest.Monkey
     answered = both.one.answer("ben", nonce)
     both.one.connect("ann")
     with _losing_replies(both.one.store, monkeypatch), pytest.raises(Unavailable):
-        both.one.store.claim("13.none")
+        both.one.store.claim("13-none")
     assert both.one.store.expire().lost == []
     assert both.one.store.withdraw(waiting.ticket).good
     assert both.one.store.claim(nonce).good

@@ -124,6 +124,6 @@ class Store(ABC):
         """Can it decide now?"""
 
 
-def away() -> Unavailable:
+def away(kind: type[Unavailable] = Unavailable) -> Unavailable:
     """The shared store is. Whoever was waiting asks again, but not all in the same second."""
-    return Unavailable("the store is away", retry_after=_random.randint(1, 3))
+    return kind("the store is away", retry_after=_random.randint(1, 3))

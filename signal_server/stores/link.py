@@ -60,6 +60,10 @@ log = logging.getLogger(__name__)
 _random = random.SystemRandom()  # whoever has seeded the common one keeps its sequence
 
 
+class Unsent(Unavailable):
+    """The command was not sent, so it is known that nothing happened."""
+
+
 class Call:
     """A command under way."""
 
@@ -90,11 +94,18 @@ class Call:
 
 
 class Link:
-    """One connection to one server, shared by all threads of the process."""
+    """One connection to one server, shared by all threads of the process.
 
-    def __init__(self, connection: Connection, call_seconds: float) -> None:
+    Args:
+        connection: not connected yet.
+        call_seconds: how long a call may take, whatever keeps it.
+        is_back: called when the server was away and is there again.
+    """
+
+    def __init__(self, connection: Connection, call_seconds: float, is_back: Callable[[], None]) -> None:
         self._connection = connection
         self._call_seconds = call_seconds
+        self._is_back = is_back
         self._calls: deque[Call] = deque()
         self._lock = threading.Lock()
         self._wake = threading.Event()
@@ -109,10 +120,10 @@ class Link:
             packed: the command as it goes over the wire, in pieces; between two of them goes the epoch.
 
         Raises:
-            Unavailable: the server is known to be away.
+            Unsent: the server is known to be away.
         """
         if self._is_down:
-            raise away()
+            raise away(Unsent)
         call = Call(packed, self._call_seconds)
         self._calls.append(call)
         self._wake.set()
@@ -190,7 +201,7 @@ class Link:
             call.finish()
         while self._calls:
             call = self._calls.popleft()
-            call.error = away()
+            call.error = away(Unsent)
             call.finish()
 
     def _knock(self) -> None:
@@ -205,6 +216,7 @@ class Link:
             else:
                 self._is_down = False
                 log.warning("Redis is back")
+                self._is_back()
                 return
 
 
@@ -292,6 +304,7 @@ class Servers:
         self._call_seconds = timeout_seconds * PATIENCE
         self._nodes = _Nodes(self._connect) if plain != url else None
         self._links: dict[Address | None, Link] = {}
+        self._heard: list[Callable[[bytes | None], None]] = []
         self._lock = threading.Lock()
 
     def call(self, key: bytes, *packed: bytes) -> Any:
@@ -322,7 +335,7 @@ class Servers:
         """Send a command to the server of `key`, and do not wait for its reply.
 
         Raises:
-            Unavailable: the server is known to be away.
+            Unsent: the server is known to be away.
         """
         self._link(key).submit(*packed)
 
@@ -350,7 +363,11 @@ class Servers:
         return self._nodes is not None
 
     def listen(self, channel: str, heard: Callable[[bytes | None], None]) -> Notices:
-        """Call `heard` with all that is published on a channel, on any node."""
+        """Call `heard` with all that is published on a channel, on any node.
+
+        And with None, if some may have been missed, or a server was away.
+        """
+        self._heard.append(heard)
         return Notices(lambda: self._connect(self._nodes.any() if self._nodes else None), channel, heard)
 
     def _link(self, key: bytes) -> Link:
@@ -358,8 +375,13 @@ class Servers:
         link = self._links.get(address)
         if link is None:
             with self._lock:
-                link = self._links.setdefault(address, Link(self._connect(address), self._call_seconds))
+                new = Link(self._connect(address), self._call_seconds, self._tell_all)
+                link = self._links.setdefault(address, new)
         return link
+
+    def _tell_all(self) -> None:
+        for heard in self._heard:
+            heard(None)
 
     def _connect(self, address: Address | None) -> Connection:
         place = {} if address is None else {"host": address[0], "port": address[1]}

@@ -35,7 +35,7 @@ from ..errors import SignalError, Unavailable
 from ..messages import DEMOTE, Arrival, Delivery, Reply
 from ..rules import Times
 from .base import Outcome, PoolCounts, Store, away, pool_hash
-from .link import Notices, Servers, pack, pack_around_epoch
+from .link import Notices, Servers, Unsent, pack, pack_around_epoch
 
 PREFIX: Final = "spacerift1"
 """Of every key. The number changes with the meaning of the keys, so that two releases do not mix."""
@@ -48,8 +48,9 @@ LEASE_MS: Final = 3000
 TEND_SECONDS: Final = 0.5
 """The pause between two signs of life."""
 
-DEAF_SECONDS: Final = 0.1
-"""The same while no notices come, so that nobody waits longer for what another process decided."""
+UNEASY_SECONDS: Final = 0.1
+"""The same while no notices come, so that nobody waits longer for what another process decided, and while it
+is not known what became of a call."""
 
 GRID_SECONDS: Final = 0.1
 """What runs out of time is looked after at multiples of this, many at once."""
@@ -268,9 +269,10 @@ class RedisStore(Store):
         self._shard_of_ticket[ticket] = shard
         try:
             outcome = self._call(event, shard, *words, ticket=ticket, nonce=nonce)
-        except SignalError:
+        except SignalError as exc:
             self._forget(shard, ticket)
-            self._owe(shard, ticket)
+            if not isinstance(exc, Unsent):
+                self._owe(shard, ticket)
             raise
         if ticket in self._shard_of_ticket:
             self._keeper.look_after(shard, due_ms / 1000, ticket)
@@ -384,7 +386,10 @@ class RedisStore(Store):
             life.tickets.pop(ticket, None)
 
     def _owe(self, shard: int, ticket: str) -> None:
-        """It is not known whether this ticket's offer is in the pool, but it must not be."""
+        """A request was given up.
+
+        It is not known whether its offer waits, or whether it was handed another, and neither may stay so.
+        """
         self._owed.setdefault(shard, []).append(ticket)
 
     def _leave_over(self, outcome: Outcome) -> None:
@@ -407,6 +412,11 @@ class RedisStore(Store):
         """Where this process has requests, or had a moment ago, or may have left some behind."""
         return [*{*self._lives, *self._owed}]
 
+    @property
+    def is_uneasy(self) -> bool:
+        """Is something to be put right, as soon as the server is there?"""
+        return bool(self._owed) or any(each.is_in_doubt for each in list(self._lives.values()))
+
     def tend(self, shard: int) -> Outcome:
         """Prolong the lease, fetch the mail, end what has run out of time, and ask about what is in doubt."""
         with self._lock:
@@ -420,7 +430,7 @@ class RedisStore(Store):
         """Returns True if there is more to do at once."""
         if self._is_idle(shard, life):
             return False
-        owed = self._owed.pop(shard, [])
+        owed, later = self._take_owed(shard)
         doubtful, life.doubtful = self._doubtful(life)
         now = time.monotonic()
         sweeps = now >= self._next_sweep.setdefault(shard, now + self._sweep_seconds)
@@ -456,9 +466,10 @@ class RedisStore(Store):
             if life.tickets.get(ticket.decode()) is not None:
                 self._forget(shard, ticket.decode())
                 outcome.lost.append(ticket.decode())
+                self._owe(shard, ticket.decode())  # for the reply that was lost may have been a `DEMOTE`
         if sweeps:
             self._next_sweep[shard] = now + self._sweep_seconds
-        return bool(life.doubtful)
+        return bool(life.doubtful) or later
 
     def _is_idle(self, shard: int, life: _Life) -> bool:
         if life.tickets or self._owed.get(shard) or time.monotonic() - life.used < self._idle_seconds:
@@ -475,6 +486,13 @@ class RedisStore(Store):
                 (ticket, nonce) for ticket, nonce in list(life.tickets.items()) if nonce is not None
             ]
         return life.doubtful[:MOST_TICKETS], life.doubtful[MOST_TICKETS:]
+
+    def _take_owed(self, shard: int) -> tuple[list[str], bool]:
+        """Some of the requests that were given up, and whether there are more."""
+        owed = self._owed.pop(shard, [])
+        if len(owed) > MOST_TICKETS:
+            self._owed[shard] = owed[MOST_TICKETS:]
+        return owed[:MOST_TICKETS], len(owed) > MOST_TICKETS
 
     def _fetch(self, shard: int, life: _Life, outcome: Outcome, mail: Sequence[bytes]) -> None:
         for number, delivery in zip(mail[::2], mail[1::2], strict=True):
@@ -536,7 +554,8 @@ class _Keeper:
         while True:
             now = time.monotonic()
             is_deaf = self._notices is None or not self._notices.is_listening
-            next_tending = tended + (DEAF_SECONDS if is_deaf else TEND_SECONDS)
+            is_uneasy = is_deaf or self._store.is_uneasy
+            next_tending = tended + (UNEASY_SECONDS if is_uneasy else TEND_SECONDS)
             if now >= next_tending:
                 shards, tended = set(self._store.shards), now
                 self._take_due(now)
@@ -597,7 +616,7 @@ def _keys(shard: int) -> list[bytes]:
 
 
 def _shard_of(nonce: str) -> int:
-    return int(nonce.partition(".")[0])
+    return int(nonce.partition("-")[0])
 
 
 def _words(arrival: Arrival) -> tuple[bytes, ...]:

@@ -59,7 +59,7 @@ end
 
 local function next_nonce()
   nonces = nonces + 1
-  return ARGV[6] .. '.' .. redis.sha1hex(SECRET .. nonces)
+  return ARGV[6] .. '-' .. redis.sha1hex(SECRET .. nonces)
 end
 
 local function first(key, prefix, limit)
@@ -117,10 +117,12 @@ end
 local function handover_of(nonce)
   local packed = redis.call('HGET', HANDOVERS, nonce)
   if packed then
-    local pool, initiator, responder, bearer, ticket, stage, digest, repliers = unpack(cmsgpack.unpack(packed))
+    local pool, initiator, responder, bearer, ticket, to, stage, digest, repliers =
+      unpack(cmsgpack.unpack(packed))
     return {
       pool = pool, initiator = initiator, responder = responder, bearer = bearer,
       ticket = ticket, -- of the offer, which is not there if the initiator has left or was answered
+      to = to, -- the ticket that it was handed to
       stage = stage, digest = digest, repliers = repliers,
     }
   end
@@ -129,7 +131,7 @@ end
 local function save_handover(nonce, handover)
   redis.call('HSET', HANDOVERS, nonce, cmsgpack.pack({
     handover.pool, handover.initiator, handover.responder, handover.bearer,
-    handover.ticket, handover.stage, handover.digest, handover.repliers,
+    handover.ticket, handover.to, handover.stage, handover.digest, handover.repliers,
   }))
   keep(HANDOVERS)
 end
@@ -233,7 +235,7 @@ local function hand_over(offer, responder)
   save_offer(offer)
   save_handover(nonce, {
     pool = responder.pool, initiator = offer.peer, responder = responder.peer, bearer = responder.bearer,
-    ticket = offer.ticket, stage = 'offered', digest = '', repliers = {},
+    ticket = offer.ticket, to = responder.ticket, stage = 'offered', digest = '', repliers = {},
   })
   set_deadline(nonce, NOW + ANSWER)
   deliver(responder, 'DEMOTE', nonce, redis.call('HGET', OFFERS, offer.ticket .. ' s'))
@@ -293,6 +295,12 @@ local function lose(nonce, handover)
   end
 end
 
+-- A `DEMOTE` that was not written: its offer goes back.
+local function release(nonce, handover)
+  delete_handover(nonce)
+  give_back(handover.ticket)
+end
+
 local function withdraw(ticket, unless_offered)
   local offer = offer_of(ticket)
   if not offer or (unless_offered and offer.nonce ~= '') then
@@ -342,8 +350,7 @@ local function expire(most)
     elseif handover and (handover.stage == 'answered' or handover.stage == 'writing') then
       lose(name, handover)
     elseif handover then
-      delete_handover(name)
-      give_back(handover.ticket)
+      release(name, handover)
     end
   end
   return most

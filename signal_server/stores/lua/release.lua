@@ -1,7 +1,6 @@
 -- ARGV 12: nonce
 local handover = handover_of(ARGV[12])
 if handover and handover.stage == 'offered' then
-  delete_handover(ARGV[12])
-  give_back(handover.ticket)
+  release(ARGV[12], handover)
 end
 return reply('OK', true)

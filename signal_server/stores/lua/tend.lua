@@ -3,14 +3,24 @@
 --
 -- ARGV 12     the number of the last delivery that was handed out, which is not kept any longer
 --      13     "1" to sweep the old pairs
---      14     how many tickets follow that are to be withdrawn
+--      14     how many tickets follow of requests that were given up: they leave, and whatever offer they were
+--             handed, in a reply that nobody had, goes back
 --      15...  those, and then pairs of a ticket and "", or the nonce that it answers, to ask whether its reply
 --             is still to come
 -- Returns also { number, "ticket type nonce signal", ... }; those tickets whose reply is not to come; and 1 if there is
 -- more to fetch or to sweep.
-local past = 14 + tonumber(ARGV[14])
+local past, given_up = 14 + tonumber(ARGV[14]), {}
 for i = 15, past do
   withdraw(ARGV[i])
+  given_up[ARGV[i]] = true
+end
+if next(given_up) then -- seldom enough to look through all
+  for _, nonce in ipairs(redis.call('HKEYS', HANDOVERS)) do
+    local handover = handover_of(nonce)
+    if handover and handover.stage == 'offered' and given_up[handover.to] then
+      release(nonce, handover)
+    end
+  end
 end
 
 if ARGV[12] ~= '' then
