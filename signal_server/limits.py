@@ -66,6 +66,12 @@ class Limits:
             raise self._refusal(self._pair, "pair", peer)
         self._hit(self._request, "request", peer)
 
+    def uncount_connect(self, peer: str) -> None:
+        """A connect that was counted was refused for another reason, and so does not count."""
+        if self._request is not None:
+            key = self._request.key_for("request", peer)
+            self._limiter.storage.incr(key, self._request.get_expiry(), -1)
+
     def count_pairing(self, peer: str) -> None:
         if self._pair is None:
             return

@@ -68,6 +68,7 @@ class Matcher:
                 self._limits.let_go(caller.address, ticket.id)
         if isinstance(ticket.result, Reply):
             if refusal is not None and ticket.result.type == NO_PEER:
+                self._uncount(ticket)
                 raise refusal
             return ticket.result
         assert ticket.result is not None
@@ -155,6 +156,7 @@ class Matcher:
         if request.is_replay:
             raise Untrusted("replay")
         self._limits.count_connect(ticket.caller.peer)
+        ticket.is_counted = True
         may_wait = refusal is None and not request.is_answer
         self._apply(self._store.connect(arrival, may_wait=may_wait))
         return refusal
@@ -165,7 +167,13 @@ class Matcher:
             self._limits.hold(ticket.caller.address, ticket.id)
         except RateLimited:
             if self._apply(self._store.withdraw(ticket.id)).good:
+                self._uncount(ticket)
                 raise
+
+    def _uncount(self, ticket: Ticket) -> None:
+        """There was no place for it to wait in, so it may ask for one again at once."""
+        if ticket.is_counted:
+            self._limits.uncount_connect(ticket.caller.peer)
 
     def _wait(self, ticket: Ticket, connection: Connection) -> None:
         if ticket.result is not None:

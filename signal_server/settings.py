@@ -6,6 +6,7 @@ import difflib
 import json
 import logging
 import math
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
@@ -60,7 +61,7 @@ def _rate(text: str) -> RateLimitItem:
         (item,) = parse_many(text)
     except ValueError:
         raise ValueError("must be one rate such as '1 per 5 seconds'") from None
-    if item.amount < 1 or item.get_expiry() < 1:
+    if item.amount < 1 or re.search(r"(?<!\d)0+(?!\d)", text):  # limits takes "per 0 seconds" for one
         raise ValueError("must allow at least 1 in at least a second")
     return item
 

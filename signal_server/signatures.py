@@ -52,7 +52,7 @@ class Statement:
     namespace: str
     nonce: str | None
     signal: str
-    time_ms: int
+    time_ms: float
 
 
 def read_statement(text: bytes) -> Statement:
@@ -70,7 +70,9 @@ def read_statement(text: bytes) -> Statement:
     nonce, moment = fields.get("NONCE"), fields.get("TIME")
     if not (isinstance(kind, str) and isinstance(namespace, str) and isinstance(signal, str) and signal):
         raise Untrusted("statement")
-    if not (nonce is None or isinstance(nonce, str)) or type(moment) is not int or "\n" in line:
+    if not isinstance(moment, int | float) or isinstance(moment, bool):
+        raise Untrusted("statement")
+    if not (nonce is None or isinstance(nonce, str)) or "\n" in line:
         raise Untrusted("statement")
     return Statement(kind, namespace, nonce or None, signal, moment)
 
@@ -90,7 +92,7 @@ def read_namespace(text: bytes) -> str:
     return namespace
 
 
-def agree(asked: Request, namespace: Signed, signal: Signed, *, now_ms: int) -> tuple[Request, int]:
+def agree(asked: Request, namespace: Signed, signal: Signed, *, now_ms: int) -> tuple[Request, float]:
     """The request that both messages and the parameters in clear agree on.
 
     Returns:

@@ -24,14 +24,16 @@ class Ticket:
         id: unique over all processes.
         caller: who asks.
         result: the reply or refusal, once it is decided.
+        is_counted: as a new connect of its peer.
     """
 
-    __slots__ = ("_event", "caller", "id", "result")
+    __slots__ = ("_event", "caller", "id", "is_counted", "result")
 
     def __init__(self, caller: Caller) -> None:
         self.id = secrets.token_urlsafe(12)
         self.caller = caller
         self.result: Result | None = None
+        self.is_counted = False
         self._event = threading.Event()
 
     def resolve(self, result: Result) -> bool:

@@ -50,6 +50,13 @@ def test_a_window_ends_and_is_not_prolonged_by_hits(counts: Storage) -> None:
     assert counts.incr("a", 2) == 1
 
 
+def test_a_hit_is_taken_back(counts: Storage) -> None:
+    counts.incr("a", 60)
+    counts.incr("a", 60)
+    assert counts.incr("a", 60, -1) == 1
+    assert counts.get_expiry("a") == pytest.approx(time.time() + 60, abs=5)
+
+
 def test_a_cleared_window_begins_anew(counts: Storage) -> None:
     counts.incr("a", 60)
     counts.clear("a")

@@ -40,7 +40,7 @@ def demoted(server: Server, room: str) -> tuple[Call, Reply]:
 def test_two_strangers_link(server: Server) -> None:
     alice, bob = demoted(server, "link")
     assert (bob.status_line, bob.type, bob["SIGNAL"]) == ("200 OK", "DEMOTE", "offer of alice")
-    assert re.fullmatch(r"[A-Za-z0-9_.-]{22,}", bob["NONCE"])
+    assert re.fullmatch(r"[A-Za-z0-9_-]{22,}", bob["NONCE"])
     assert alice.is_held()
     delivered = server.post(answer("bob", bob["NONCE"], NAMESPACE="link"))
     assert (delivered.status_line, delivered.json) == ("200 OK", {"TYPE": "DELIVERED"})
@@ -673,6 +673,22 @@ def test_a_full_server_says_so() -> None:
         assert server.post(answer("b", demote["NONCE"])).type == "DELIVERED"
         for each in held:
             each.close()
+
+
+@pytest.mark.parametrize("limit", ["HELD_PER_ADDRESS", "MAX_WAITING"])
+def test_who_found_no_place_may_ask_again_at_once(limit: str) -> None:
+    with Server(limits=True, REQUEST_LIMIT="1 per minute", REQUEST_TIMEOUT=30, **{limit: 1}) as server:
+        with server.call(connect("a", NAMESPACE="a")):
+            server.until(held=1)
+            for _ in range(3):
+                told = server.post(connect("b", NAMESPACE="b"))
+                assert told.status == (297 if limit == "HELD_PER_ADDRESS" else 503)
+        server.until(held=0)
+        with server.call(connect("b", NAMESPACE="b")) as call:
+            server.until(held=1)
+            assert call.is_held()
+        server.until(held=0)
+        assert server.post(connect("b", NAMESPACE="b")).type == "RATE_LIMIT"
 
 
 def test_a_refusal_keeps_the_connection() -> None:

@@ -66,6 +66,7 @@ BAD = [
     ("REQUEST_LIMIT", "often"),
     ("REQUEST_LIMIT", "1 per second; 2 per minute"),
     ("PAIR_LIMIT", "0 per second"),
+    ("PAIR_LIMIT", "1 per 0 seconds"),
     ("HELD_PER_ADDRESS", "many"),
     ("HELD_PER_ADDRESS", "0"),
     ("MAX_WAITING", "1.5"),
