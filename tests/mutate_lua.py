@@ -1,6 +1,6 @@
 """Breaks every line of the Lua in turn, and looks whether the tests notice. By hand, for it takes an hour:
 
-    PYTHONPATH=. python tests/mutate_lua.py [file.lua ...]
+    PYTHONPATH=. python tests/mutate_lua.py [file.lua[:first-last] ...]      all, or these lines
 
 A line is taken out, or an operator of it is turned round. What does not load is skipped; what survives is
 printed, and is either a gap in the tests or something that makes no difference.
@@ -12,6 +12,7 @@ import contextlib
 import io
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -29,6 +30,9 @@ from redis_server import RedisServer
 LUA = redis_store.FOLDER
 ALONE = ("count.lua", "hold.lua", "pools.lua", "statistics.lua")
 """Scripts that are not put behind lobby.lua."""
+
+PATIENCE_SECONDS = 120
+"""What is broken may also go on for ever."""
 
 TURNS = [
     (" <= ", " < "),
@@ -89,11 +93,18 @@ def revive(redis: RedisServer) -> None:
 
 def is_noticed_by_machine(redis: RedisServer) -> bool:
     for processes in (1, 3):
+        signal.alarm(PATIENCE_SECONDS)
         try:
             run_state_machine_as_test(model.machine_of(redis, processes), settings=model.BITES)
         except Exception:  # noqa: BLE001  whatever it is, it was noticed
             return True
+        finally:
+            signal.alarm(0)
     return False
+
+
+def give_up(*_: object) -> None:
+    raise TimeoutError
 
 
 def is_noticed_by(tests: str) -> bool:
@@ -103,7 +114,10 @@ def is_noticed_by(tests: str) -> bool:
     file = str(Path(__file__).with_name(tests))
     test = f"sys.exit(pytest.main(['-x', '-q', '-p', 'no:cacheprovider', {file!r}]))"
     command = [sys.executable, "-c", f"{begin}; {point}; {test}"]
-    return subprocess.run(command, capture_output=True).returncode != 0
+    try:
+        return subprocess.run(command, capture_output=True, timeout=PATIENCE_SECONDS).returncode != 0
+    except subprocess.TimeoutExpired:
+        return True
 
 
 def is_noticed(redis: RedisServer, name: str) -> bool:
@@ -115,11 +129,16 @@ def is_noticed(redis: RedisServer, name: str) -> bool:
 def main() -> None:
     files = sys.argv[1:] or sorted(each.name for each in LUA.glob("*.lua"))
     tried = survived = 0
+    signal.signal(signal.SIGALRM, give_up)
     with RedisServer() as redis, tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "lua"
         redis_store.FOLDER = counts_store.FOLDER = folder
-        for name in files:
+        for each in files:
+            name, _, lines = each.partition(":")
+            first, _, last = lines.partition("-")
             for number, made, source in mutants((LUA / name).read_text()):
+                if not int(first or 1) <= number <= int(last or number):
+                    continue
                 revive(redis)
                 shutil.copytree(LUA, folder, dirs_exist_ok=True)
                 (folder / name).write_text(source)

@@ -138,6 +138,20 @@ def test_a_tab_that_leaves_is_out_of_the_pool_at_once(open_tab: OpenTab, server:
     server.until(waiting=1)  # it was not matched with a ghost
 
 
+@pytest.mark.parametrize("waits_for", ["fingerprint", "met"])
+def test_an_abort_is_at_once_whatever_is_waited_for(
+    open_tab: OpenTab, server: Server, namespace: str, waits_for: str
+) -> None:
+    tab, other = open_tab(), open_tab()
+    other.meet()
+    server.until(waiting=1)
+    tab.page.evaluate("window.asked = false")
+    tab.meet(javascript=f"{{{waits_for}: () => new Promise(() => window.asked = true)}}")  # for ever
+    tab.page.wait_for_function("window.asked")
+    tab.page.evaluate("tab.abort.abort()")
+    assert tab.refused()["name"] == "AbortError"
+
+
 @pytest.mark.parametrize(("kind", "how"), [*((kind, "close the tab") for kind in KINDS), ("native", "close")])
 def test_the_other_side_is_told_that_a_link_is_over(open_tab: OpenTab, kind: str, how: str) -> None:
     alice, bob = open_tab(), open_tab()
@@ -231,6 +245,28 @@ def test_an_answer_is_repeated_when_the_line_breaks(open_tab: OpenTab, server: S
         assert bob.linked()["states"] == ["gathering", "waiting", "answering", "connecting", "linked"]
         talk(alice, bob)
         assert len({each.parameters["NONCE"] for each in line.posts()[1:]}) == 1
+
+
+def test_an_answer_that_came_too_fast_is_sent_again(open_tab: OpenTab) -> None:
+    with Server(limits=True, ADDRESS_LIMIT="2 per 2 seconds") as server, Line(server.port) as line:
+        alice, bob = open_tab(line.url), open_tab(line.url)
+        alice.meet()
+        server.until(waiting=1)
+        bob.meet()
+        alice.linked()
+        assert bob.linked()["states"] == ["gathering", "waiting", "answering", "connecting", "linked"]
+        assert len({each.parameters["NONCE"] for each in line.posts()[2:]}) == 1
+        assert len(line.posts()) == 4
+
+
+def test_an_answer_is_not_gathered_for_until_it_is_too_late(open_tab: OpenTab) -> None:
+    with Server(ANSWER_TIMEOUT=3) as server:
+        alice, bob = open_tab(server.url), open_tab(server.url)
+        alice.meet()
+        server.until(waiting=1)
+        bob.meet(rtc={"iceServers": [{"urls": "stun:127.0.0.1:9"}]}, gather=3_500)
+        assert bob.linked()["role"] == "responder"
+        assert "paused" not in bob.states
 
 
 def test_a_peer_that_one_has_is_bounced(open_tab: OpenTab) -> None:
@@ -363,6 +399,18 @@ def test_two_searches_of_one_page_run_side_by_side_and_never_meet(open_tab: Open
     other.meet()
     other.linked()
     tab.page.evaluate("Promise.race([first, tab.meeting]).then(() => null)")
+
+
+def test_two_searches_of_one_page_never_meet_even_as_two_peers(open_tab: OpenTab, server: Server) -> None:
+    tab, other = open_tab(), open_tab()
+    tab.meet(fingerprint="one")
+    server.until(waiting=1)
+    tab.page.evaluate("void (window.first = tab.meeting)")
+    tab.meet(fingerprint="another")
+    server.until(waiting=2)
+    other.meet()
+    assert other.linked()["role"] == "responder"
+    tab.page.evaluate("first.then(() => null)")  # the oldest
 
 
 # ---- fingerprints ----

@@ -55,6 +55,19 @@ def test_every_parameter_stands_in_the_readme() -> None:
     assert told == set(messages.PARAMETERS)
 
 
+def test_every_option_of_the_browser_client_stands_in_its_document() -> None:
+    document = (ROOT / "docs" / "clients.md").read_text()
+    table = document.split("| option |")[1].split("\n\n")[0]
+    told = {name for row in table.splitlines() for name in re.findall(r"`(\w+)`", row.split("|")[1:2][0])}
+    module = (ROOT / "signal_server" / "static" / "spacerift.js").read_text()
+    options = module.split("@typedef {object} Options\n")[1].split("*/")[0]
+    assert told == set(re.findall(r"@property \{.*\} \[(\w+)\]", options))
+    link = document.split("| the link's |")[1].split("\n\n")[0]
+    told = {row.split("`")[1].removesuffix("()") for row in link.splitlines() if "`" in row}
+    constructor = module.split("export class Link {")[1].split("\n}\n")[0]
+    assert told == set(re.findall(r"this\.(\w+) =", constructor)) - {"remoteId"}
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_every_link_leads_somewhere(document) -> None:  # type: ignore[no-untyped-def]
     for target in re.findall(r"\]\((?!https?:)([^)\s]+)\)", document.read_text()):

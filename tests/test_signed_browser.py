@@ -288,7 +288,7 @@ def test_a_changed_offer_is_never_answered(
         assert call.reply().type == "ANSWER"
         tab.stop()
     answered = dishonest.answers
-    assert answered == 1
+    assert answered >= 1  # Chromium itself sends a request again when a kept connection closes
     for name in OF_THE_SERVER:
         dishonest.change = getattr(dishonest, name)
         with server.call(honest.request(offer, FINGERPRINT=name)):

@@ -87,3 +87,31 @@ def test_what_both_libraries_make_is_taken_by_both(
     # kbpgp does not find the subkey that openpgp.js signs with, which is no key that openpgpSigner makes.
     assert [name for name in refused if "openpgp.js with a signing subkey" not in name] == []
     assert len(made) >= 30
+
+
+LISTS = """
+import kbpgp from "kbpgp";
+import * as openpgp from "openpgp";
+import { kbpgpSigner, openpgpSigner } from "./signal_server/static/signers.js";
+const makers = [
+  trusted => kbpgpSigner(kbpgp, { trusted }),
+  trusted => openpgpSigner(openpgp, { trusted }),
+];
+for (const make of makers) {
+  const [friend, stranger] = [await make(), await make()];
+  const message = await friend.sign("text");
+  const reads = async trusted => (await (await make(trusted)).verify(message, friend.publicKey())).text;
+  const key = friend.publicKey();
+  for (const trusted of [[key], `\\n  ${key}\\n\\n`, undefined, [], "", stranger.publicKey()]) {
+    console.log(await reads(trusted).catch(error => "refused"));
+  }
+}
+process.exit();
+"""
+
+
+def test_trusted_keys_are_a_list_or_one_and_none_is_not_all() -> None:
+    done = subprocess.run(
+        ["node", "--input-type=module", "-e", LISTS], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout.split() == ["text", "text", "text", "refused", "refused", "refused"] * 2

@@ -13,7 +13,7 @@
  * @typedef {object} Options all keys are armored
  * @property {string} [privateKey] without it, a new key is made
  * @property {string} [passphrase] of the private key
- * @property {string[]} [trusted] whose messages are taken; without it, any key's that comes with its PUBLIC_KEY
+ * @property {string | string[]} [trusted] whose messages are taken; without it, any key's that comes with its PUBLIC_KEY
  *
  * @typedef {{ text: string, fingerprint: string }} Verified
  *
@@ -39,7 +39,8 @@ const EMAIL = "peer@spacerift.invalid";
 export async function kbpgpSigner(kbpgp, { privateKey, passphrase, trusted } = {}) {
   const own = await (privateKey ? importPrivate(privateKey) : generate());
   const publicKey = await called(done => own.export_pgp_public({}, done));
-  const ring = trusted && new Map((await Promise.all(trusted.map(importPublic))).map(key => [nameOf(key), key]));
+  const friends = await Promise.all(blocks(trusted).map(importPublic));
+  const ring = trusted == null ? undefined : new Map(friends.map(key => [nameOf(key), key]));
 
   /** @param {string} armored */
   async function importPrivate(armored) {
@@ -101,7 +102,8 @@ export async function kbpgpSigner(kbpgp, { privateKey, passphrase, trusted } = {
 export async function openpgpSigner(openpgp, { privateKey, passphrase, trusted } = {}) {
   const own = await (privateKey ? readPrivate(privateKey) : generate());
   const publicKey = own.toPublic().armor();
-  const ring = trusted && new Map((await Promise.all(trusted.map(readPublic))).map(key => [nameOf(key), key]));
+  const friends = await Promise.all(blocks(trusted).map(readPublic));
+  const ring = trusted == null ? undefined : new Map(friends.map(key => [nameOf(key), key]));
   // gpg prints the salt that openpgp.js would add for every program to read, and kbpgp cannot read it.
   const config = { nonDeterministicSignaturesViaNotation: false };
 
@@ -169,6 +171,11 @@ function choose(ring, name, shown, pinned) {
 function nameOf(key) {
   const fingerprint = key.getFingerprint ? key.getFingerprint() : key.get_pgp_fingerprint_str();
   return fingerprint.toUpperCase();
+}
+
+/** @param {Options["trusted"]} trusted @returns {string[]} as a page has them, perhaps with blank lines around */
+function blocks(trusted) {
+  return [trusted ?? []].flat().map(key => String(key).trim());
 }
 
 /**

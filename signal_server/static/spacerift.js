@@ -12,7 +12,8 @@
  */
 
 // All in milliseconds.
-const GATHER = 1500; // well below the server's ANSWER_TIMEOUT (5 s): a late answer is no answer
+const GATHER = 1500;
+const GATHER_ANSWER = 2000; // at most, well below the server's ANSWER_TIMEOUT (5 s): a late answer is no answer
 const OPEN_WITHIN = 10_000;
 const HOLD_WITHIN = 65_000; // above any sensible REQUEST_TIMEOUT; it ends requests over a line that died silently
 const DELIVER_WITHIN = 10_000; // the server answers an answer within 3 s
@@ -25,7 +26,8 @@ const NAMESPACE_FRESH = 50 * 60_000; // the server takes a SIGNED_NAMESPACE for 
 const SERVER_CLOCK = 60_000;
 const PEER_CLOCK = 5 * 60_000; // two clocks, each a minute off the server's, and the time the offer was held
 
-const REPEATS = 3; // of an answer whose reply was lost
+const REPEATS = 3; // of an answer whose reply was lost, or that was not taken
+const SOON = 2; // seconds; by then an answer that was not taken may be taken still
 /** @type {RequestInit} */
 const ANONYMOUS = { cache: "no-store", credentials: "omit" };
 const PASSING = [0, 297, 298, 299, 408, 429]; // 0: no reply, or no link; 408 and 429 may come from a proxy
@@ -134,7 +136,9 @@ globalThis.addEventListener?.("pagehide", ({ persisted }) => persisted || links.
  */
 export async function connect(url, options = {}) {
   const search = new Search(new URL(url, globalThis.document?.baseURI), options);
-  return search.run();
+  const link = search.run();
+  link.then(link => search.signal.aborted && link.close(), () => {});
+  return unlessAborted(search.signal, link); // at once, whatever it waits for
 }
 
 /** The way from a URL to a link: the exchange, with all its detours. */
@@ -149,16 +153,21 @@ class Search {
     this.options = options;
     this.signal = options.signal ?? new AbortController().signal;
     this.fetch = options.fetch ?? globalThis.fetch.bind(globalThis);
-    this.met = options.met ?? isLinked;
-    this.state = options.onstate ?? (() => {});
+    this.met = options.met ?? isKnown;
     this.pool = signer ? new SignedPool(namespace, signer, serverKey) : new OpenPool(namespace);
     this.fingerprint = "";
+  }
+
+  /** @param {State} state @param {SpaceriftError} [why] */
+  state(state, why) {
+    if (!this.signal.aborted) this.options.onstate?.(state, why);
   }
 
   async run() {
     const { fingerprint = pageFingerprint, retry = true } = this.options;
     this.signal.throwIfAborted();
     this.fingerprint = typeof fingerprint === "function" ? await fingerprint() : fingerprint;
+    this.signal.throwIfAborted();
     for (;;) {
       const startedAt = Date.now();
       try {
@@ -192,7 +201,7 @@ class Search {
       this.state("waiting");
       const reply = await this.post(message, HOLD_WITHIN);
       if (reply.TYPE === "ANSWER") return await this.accept(end, reply);
-      if (reply.TYPE !== "DEMOTE") throw badReply(reply);
+      if (!isDemote(reply)) throw badReply(reply);
       end.close(); // the offer is dropped: ours is the other one now
       return reply;
     } catch (error) {
@@ -234,7 +243,7 @@ class Search {
         return await this.offer(demote.NONCE);
       }
       const reply = await this.deliver(end, this.message("CONNECT", answer, demote.NONCE));
-      if (reply.TYPE === "DEMOTE") {
+      if (isDemote(reply)) {
         end.close();
         return reply;
       }
@@ -277,7 +286,7 @@ class Search {
   }
 
   /**
-   * Posts an answer, again if no reply comes: the server knows a repeated one.
+   * Posts an answer, again if no reply comes (the server knows a repeated one) or if it is told to ask again soon.
    *
    * @param {NativeEnd | SimplePeerEnd} end
    * @param {Message} message
@@ -288,8 +297,9 @@ class Search {
       try {
         return await this.post(message, DELIVER_WITHIN);
       } catch (error) {
-        if (!(error instanceof SpaceriftError) || error.type !== "NETWORK" || repeat >= REPEATS) throw error;
-        await delay(Math.random() * BACKOFF * 2 ** repeat, this.signal);
+        const seconds = retryAnswerAfter(error);
+        if (seconds === undefined || repeat >= REPEATS) throw error;
+        await delay(seconds * 1000 + Math.random() * BACKOFF * 2 ** repeat, this.signal);
         if (end.isOpen) return { TYPE: "DELIVERED" }; // it was, as we see
       }
     }
@@ -353,7 +363,9 @@ class Search {
     this.signal.throwIfAborted();
     const isNative = !Peer || "createOffer" in Peer.prototype;
     const End = isNative ? NativeEnd : SimplePeerEnd;
-    return new End({ Peer, wrtc, config: { ...rtc, iceServers }, gather, streams, signal: this.signal }, initiator);
+    const most = initiator ? gather : Math.min(gather, GATHER_ANSWER);
+    const config = { ...rtc, iceServers };
+    return new End({ Peer, wrtc, config, gather: most, streams, signal: this.signal }, initiator);
   }
 
   /**
@@ -634,7 +646,8 @@ function knownIceServers(url, fetch) {
 async function askIceServers(address, fetch) {
   const response = await fetch(address, { ...ANONYMOUS, signal: AbortSignal.timeout(ICE_WITHIN) });
   if (response.status === 404) return []; // a server without this route
-  return (await response.json()).iceServers ?? [];
+  const { iceServers } = await response.json();
+  return Array.isArray(iceServers) ? iceServers : [];
 }
 
 // Where a Spacerift server serves this module, its ICE servers are asked for while the page loads, not after the click.
@@ -655,9 +668,9 @@ function signedNamespace(signer, namespace) {
   return known.get(namespace).message;
 }
 
-/** @param {Signal} offer */
-function isLinked(offer) {
-  return [...links].some(link => link.remoteId !== undefined && link.remoteId === offer.id);
+/** @param {Signal} offer of ourselves, as another search of this page, or of a peer that we are linked with */
+function isKnown({ id }) {
+  return id === pageId || [...links].some(link => link.remoteId !== undefined && link.remoteId === id);
 }
 
 /** @param {unknown} text @param {Signal["type"]} expected @returns {Signal} */
@@ -679,6 +692,19 @@ function parseObject(text) {
 /** @param {unknown} error @returns {error is SpaceriftError} whether it may be gone on the next attempt */
 function passes(error) {
   return error instanceof SpaceriftError && (PASSING.includes(error.status) || error.status >= 500);
+}
+
+/** @param {unknown} error @returns {number | undefined} seconds after which the same answer may still be taken */
+function retryAnswerAfter(error) {
+  if (!(error instanceof SpaceriftError)) return undefined;
+  if (error.type === "NETWORK") return 0;
+  const { status, retryAfter = 0 } = error;
+  return (status === 297 || status === 503) && retryAfter <= SOON ? retryAfter : undefined;
+}
+
+/** @param {Reply} reply */
+function isDemote({ TYPE, NONCE }) {
+  return TYPE === "DEMOTE" && typeof NONCE === "string" && NONCE !== "";
 }
 
 /** @param {number} status @param {Reply} reply */
@@ -774,6 +800,20 @@ function delay(ms, signal) {
     }, ms);
     if (signal.aborted) stop();
     else signal.addEventListener("abort", stop, { once: true });
+  });
+}
+
+/**
+ * @template T
+ * @param {AbortSignal} signal
+ * @param {Promise<T>} promise
+ * @returns {Promise<T>} rejects when `signal` is aborted
+ */
+function unlessAborted(signal, promise) {
+  return new Promise((resolve, reject) => {
+    const stop = () => reject(signal.reason);
+    signal.addEventListener("abort", stop, { once: true });
+    promise.then(resolve, reject).finally(() => signal.removeEventListener("abort", stop));
   });
 }
 

@@ -53,18 +53,20 @@ const tab = {
     return link;
   },
 
+  async within(what, promise) {
+    const late = new Promise((_, reject) => setTimeout(reject, PATIENCE, new Error(`${what}; ${tab.states}`)));
+    return Promise.race([promise, late]);
+  },
+
   async linked() {
-    const late = new Promise((_, reject) => setTimeout(reject, PATIENCE, new Error(`no link; ${tab.states}`)));
-    const { role, remoteKey, remoteId } = await Promise.race([tab.meeting, late]);
+    const { role, remoteKey, remoteId } = await tab.within("no link", tab.meeting);
     return { role, remoteKey, remoteId, states: tab.states };
   },
 
   /** What the meeting was rejected with. */
   async refused() {
-    const { name, message, type, status, retryAfter } = await tab.meeting.then(
-      () => new Error("it linked"),
-      error => error,
-    );
+    const refused = tab.meeting.then(() => new Error("it linked"), error => error);
+    const { name, message, type, status, retryAfter } = await tab.within("no refusal", refused);
     return { name, message, type, status, retryAfter };
   },
 
