@@ -489,6 +489,17 @@ def test_a_kept_connection_that_was_closed_is_replaced(server, client, line, roo
     assert bob.reasons == []
 
 
+def test_an_answer_that_came_too_fast_is_sent_again(client, threads, room):
+    with Server(limits=True, ADDRESS_LIMIT="2 per 2 seconds") as server:
+        alice, bob = Peer("alice"), Peer("bob")
+        waiting = threads.submit(client, server.url, alice, namespace=room)
+        server.until(waiting=1)
+        assert client(server.url, bob, namespace=room).role == "responder"
+        assert waiting.result(10).role == "initiator"
+        assert bob.heard == ["offer 1 of alice"]
+        assert bob.reasons == []
+
+
 def test_an_answer_whose_reply_is_lost_is_repeated_and_arrives_once(server, client, line, room):
     line.cuts = ["idle", "lost", "lost"]
     bob = Peer("bob")

@@ -30,7 +30,10 @@ DELIVER_SECONDS: Final = 10.0
 """The server answers an answer within 3 s."""
 
 REPEATS: Final = 3
-"""Of an answer whose reply was lost. The server knows a repeated one."""
+"""Of an answer whose reply was lost, or that was not taken. The server knows a repeated one."""
+
+SOON_SECONDS: Final = 2.0
+"""By then an answer that was not taken may be taken still: it has an ANSWER_TIMEOUT of 5 s."""
 
 BRISK_SECONDS: Final = 1.0
 """A reply sooner than this means that nobody was waited for."""
@@ -145,15 +148,16 @@ class Search:
         return _demote(reply)
 
     async def _deliver(self, answer: Message) -> Reply:
-        """Post an answer, again if no reply comes."""
+        """Post an answer, again if no reply comes or if it is told to ask again soon."""
         repeat = 0
         while True:
             try:
                 return await self._post(answer, DELIVER_SECONDS)
             except SpaceriftError as error:
-                if error.type != "NETWORK" or repeat >= REPEATS:
+                again_after = _same_answer_after(error)
+                if again_after is None or repeat >= REPEATS:
                     raise
-            await self._transport.pause(random.uniform(0, BACKOFF_SECONDS * 2**repeat))
+            await self._transport.pause(again_after + random.uniform(0, BACKOFF_SECONDS * 2**repeat))
             repeat += 1
 
     async def _post(self, message: Message, seconds: float) -> Reply:
@@ -200,6 +204,14 @@ def _text(value: object, name: str) -> str:
             f"{name} must give a string, not {type(value).__name__}; coroutines need connect_async"
         )
     return value
+
+
+def _same_answer_after(error: SpaceriftError) -> float | None:
+    """Seconds after which the same answer may still be taken."""
+    if error.type == "NETWORK":
+        return 0.0
+    seconds = error.retry_after or 0.0
+    return seconds if error.status in (297, 503) and seconds <= SOON_SECONDS else None
 
 
 def _demote(reply: Reply) -> Reply:
