@@ -428,6 +428,19 @@ def test_an_offer_that_a_lost_reply_handed_over_goes_back(
     assert both.one.connect("cat").own.reply.signal == "signal of ann"
 
 
+def test_what_others_were_handed_stays_with_them(both: Processes, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, answered = both.one.handover("ann", "ben")
+    both.one.answer("ben", answered)
+    _, offered = both.one.handover("cat", "dan")
+    with _losing_replies(both.one.store, monkeypatch), pytest.raises(Unavailable):
+        both.one.connect("eve")
+    assert both.one.counts() == {"waiting": 1, "offered": 1, "handovers": 2, "pairs": 0}
+    both.one.store.expire()
+    assert both.one.counts() == {"waiting": 0, "offered": 1, "handovers": 2, "pairs": 0}
+    assert both.one.store.claim(answered).good
+    assert both.one.answer("dan", offered).outcome.good
+
+
 def test_an_offer_that_a_lost_reply_handed_to_one_who_waited_goes_back(
     both: Processes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
