@@ -273,6 +273,26 @@ def test_a_stopped_redis_is_503_at_once_and_back_by_itself(pair: list[Server], r
     link(pair[0], pair[1], "after")
 
 
+def test_what_a_call_that_was_given_up_did_is_taken_back(redis: RedisServer) -> None:
+    """It is carried out when Redis goes on, by when nobody waits for it."""
+    with ExitStack() as stack:
+        one, other = (
+            stack.enter_context(Server(REDIS_URL=redis.url, ANSWER_TIMEOUT=60, **ALONE)) for _ in range(2)
+        )
+        held = stack.enter_context(one.offer("a"))
+        held_by(other, 1)
+        for room in ("", "empty"):  # it gets the offer, and it waits with its own
+            redis.stop()
+            assert other.post(TYPE="CONNECT", SIGNAL="b", FINGERPRINT="b", NAMESPACE=room).status == 503
+            redis.go_on()
+            until_ready(other)
+            held_by(other, 1)
+            assert other.statistics()["offered"] == 0
+        told = other.post(TYPE="CONNECT", SIGNAL="c", FINGERPRINT="c")
+        assert told["SIGNAL"] == "a"
+        assert held.is_held()
+
+
 def test_a_short_stop_of_redis_costs_nobody_his_place(pair: list[Server], redis: RedisServer) -> None:
     with pair[0].offer("patient") as call:
         held_by(pair[1], 1)
