@@ -219,6 +219,7 @@ class Call:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=30)
         Call.open.add(self)
         self._received = b""
+        self._awaited = 0
         self.send(parameters, headers=headers, body=body, method=method, path=path)
 
     def send(
@@ -236,6 +237,7 @@ class Call:
         given |= headers or {}
         head = "".join(f"{k}: {v}\r\n" for k, v in given.items() if v)
         self.socket.sendall(f"{method} {path} HTTP/1.1\r\n{head}\r\n".encode() + payload)
+        self._awaited += 1
 
     def reply(self, timeout: float = 30) -> Reply:
         """Wait for the reply. An empty one means that the server closed the connection without one."""
@@ -247,11 +249,12 @@ class Call:
             self._received += piece
         end = self._length() or len(self._received)
         raw, self._received = self._received[:end], self._received[end:]
+        self._awaited -= 1
         return Reply(raw)
 
     def is_held(self) -> bool:
-        """No byte of a reply has come, and the connection is open."""
-        return not self._received and not select.select([self.socket], [], [], 0)[0]
+        """A reply is awaited, no byte of it has come, and the connection is open."""
+        return self._awaited > 0 and not self._received and not select.select([self.socket], [], [], 0)[0]
 
     def close(self) -> None:
         Call.open.discard(self)
