@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
@@ -99,8 +100,10 @@ class _AllWorkers(Collector):
     """The counts of all workers, and of those that have ended. An application's own stay out."""
 
     def collect(self) -> Iterator[Metric]:
-        collector = MultiProcessCollector(None)  # type: ignore[no-untyped-call]
-        for metric in collector.collect():  # type: ignore[no-untyped-call]
+        files = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]).glob("*.db")
+        # The file of a worker that is just beginning is empty for a moment, and the reader takes that ill.
+        begun = [str(each) for each in files if each.stat().st_size]
+        for metric in MultiProcessCollector.merge(begun):  # type: ignore[no-untyped-call]
             if metric.name.startswith("spacerift_"):
                 yield metric
 

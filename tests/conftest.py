@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 
@@ -29,3 +29,12 @@ def _hang_up() -> Iterator[None]:
     yield
     for call in list(Call.open):
         call.close()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """With a test that failed goes what the servers said that it shares with others."""
+    report = yield
+    if report.when == "call" and report.failed:
+        report.sections += [("server", server.last_words()) for server in Server.running]
+    return report

@@ -74,6 +74,8 @@ class Server:
         settings: without `SPACERIFT_`, or the platform's own names.
     """
 
+    running: ClassVar[list[Server]] = []
+
     def __init__(
         self, *arguments: str, limits: bool = False, app: str = "tests.probe:app()", **settings: object
     ) -> None:
@@ -90,6 +92,10 @@ class Server:
     def log(self) -> str:
         return Path(self._log.name).read_text()
 
+    def last_words(self) -> str:
+        tail = "\n".join(self.log.splitlines()[-60:])
+        return f"--- log of the server on port {self.port} ---\n{tail}"
+
     def __enter__(self) -> Server:
         environ = environment(**self._settings) | {"PORT": str(self.port)}
         command = [sys.executable, "-m", "gunicorn", *self._arguments]
@@ -101,6 +107,7 @@ class Server:
         except BaseException:
             self.__exit__(None, None, None)
             raise
+        Server.running.append(self)
         return self
 
     def __exit__(
@@ -114,9 +121,10 @@ class Server:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(self.process.pid, signal.SIGKILL)  # a session of its own: all of them are ours
                 self.process.wait(10)
+        if self in Server.running:
+            Server.running.remove(self)
         if value is not None:
-            tail = "\n".join(self.log.splitlines()[-40:])
-            print(f"--- log of the server on port {self.port} ---\n{tail}", file=sys.stderr)
+            print(self.last_words(), file=sys.stderr)
         self._log.close()
 
     def _await_start(self) -> None:
@@ -254,7 +262,11 @@ class Call:
 
     def is_held(self) -> bool:
         """A reply is awaited, no byte of it has come, and the connection is open."""
-        return self._awaited > 0 and not self._received and not select.select([self.socket], [], [], 0)[0]
+        return self._awaited > 0 and self.is_quiet()
+
+    def is_quiet(self) -> bool:
+        """Nothing has come that was not read, and the connection is open."""
+        return not self._received and not select.select([self.socket], [], [], 0)[0]
 
     def close(self) -> None:
         Call.open.discard(self)

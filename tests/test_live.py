@@ -179,7 +179,7 @@ def test_a_repeat_of_a_delivered_answer_is_delivered_again(server: Server) -> No
         for _ in range(5):
             assert strict.post(answer("bob", bob["NONCE"], NAMESPACE="again")).type == "DELIVERED"
         assert alice.reply().type == "ANSWER"
-        assert alice.is_held()  # and nothing more is sent
+        assert alice.is_quiet()  # and nothing more is sent
         assert strict.post(answer("bob", bob["NONCE"], NAMESPACE="again", SIGNAL="new")).status == 297
 
 

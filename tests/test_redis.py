@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -47,11 +48,18 @@ def pair(running: list[Server], redis: RedisServer) -> list[Server]:
 
 
 def until_ready(server: Server) -> None:
-    """Wait until the server is ready, on every worker as far as one can tell."""
-    began, good = time.monotonic(), 0
-    while good < 12:
-        good = good + 1 if server.get("/ready")[0] == 200 else 0
-        assert time.monotonic() - began < 10, "it does not get ready"
+    """Wait until each of its workers is ready."""
+
+    def ask(_: int) -> tuple[int, bool]:
+        told = json.loads(server.get("/test/worker")[2])
+        return told["pid"], told["is_ready"]
+
+    deadline, ready = time.monotonic() + 10, set[int]()
+    with ThreadPoolExecutor(6) as threads:
+        while ready != set(workers(server)):
+            assert time.monotonic() < deadline, "it does not get ready"
+            ready |= {pid for pid, is_ready in threads.map(ask, range(6)) if is_ready}
+            ready &= set(workers(server))
 
 
 def workers(server: Server) -> list[int]:
@@ -60,7 +68,7 @@ def workers(server: Server) -> list[int]:
 
 
 def link(one: Server, other: Server, name: str, **extra: object) -> float:
-    """Two strangers link, through the two servers. Returns the seconds from the answer to the ANSWER."""
+    """Two strangers link, through the two servers. Returns the seconds from the answer to its arrival."""
     with one.offer(f"{name}-offer", **extra) as held:
         held_by(other, 1)
         told = other.post(TYPE="CONNECT", SIGNAL="mine", FINGERPRINT=f"{name}-2", **extra)
@@ -68,10 +76,11 @@ def link(one: Server, other: Server, name: str, **extra: object) -> float:
         assert told["SIGNAL"] == f"{name}-offer"
         began = time.monotonic()
         with answer(other, told, f"{name}-answer", f"{name}-2", **extra) as answering:
+            delivered = answering.reply()
+            assert delivered.type == "DELIVERED", delivered
             answered = held.reply()
-            took = time.monotonic() - began
             assert (answered.type, answered["SIGNAL"]) == ("ANSWER", f"{name}-answer")
-            assert answering.reply().type == "DELIVERED"
+            took = time.monotonic() - began
     return took
 
 
