@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import time
 
@@ -193,6 +194,39 @@ def test_a_refusal_that_does_not_pass_is_told_at_once(open_tab: OpenTab, server:
     tab = open_tab()
     tab.meet(namespace="n" * 300)
     assert tab.refused()["type"] == "BAD_REQUEST"
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        {},
+        {"TYPE": "PONG"},
+        {"TYPE": "DELIVERED"},
+        {"TYPE": "DEMOTE", "SIGNAL": "{}"},
+        {"TYPE": "DEMOTE", "NONCE": 7},
+    ],
+)
+def test_what_is_no_reply_is_told_at_once(open_tab: OpenTab, reply: dict[str, object]) -> None:
+    tab = open_tab()
+    tab.meet(javascript=f"{{ fetch: async () => new Response(JSON.stringify({json.dumps(reply)})) }}")
+    reason = tab.refused()
+    assert (reason["type"], reason["status"]) == ("BAD_REPLY", 200)
+    assert tab.pauses == []
+
+
+@pytest.mark.parametrize("junk", ["null", "[]", '{"iceServers": 7}', '{"iceServers": {}}', "<html>"])
+def test_ice_servers_that_are_none_are_done_without(open_tab: OpenTab, server: Server, junk: str) -> None:
+    alice, bob = open_tab(), open_tab()
+    alice.page.route("**/ice", lambda route: route.fulfill(body=junk))
+    alice.page.reload()
+    alice.page.wait_for_function("window.tab")
+    alice.meet()
+    server.until(waiting=1)
+    bob.meet()
+    alice.linked()
+    bob.linked()
+    talk(alice, bob)
+    alice.page.unroute("**/ice")
 
 
 def test_a_rate_limit_is_waited_for(open_tab: OpenTab) -> None:

@@ -569,6 +569,7 @@ def test_every_form_of_an_http_reply_is_read(client, reply):
         (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", "BAD_REPLY", 200, False),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 15\r\n\r\n{\"TYPE\":\"PONG\"}", "BAD_REPLY", 200, False),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n[[[[[[", "BAD_REPLY", 200, False),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 17\r\n\r\n{\"TYPE\":\"DEMOTE\"}", "BAD_REPLY", 200, False),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 17\r\n\r\n{\"TYPE\":\"ANSWER\"}", "BAD_SIGNAL", 0, True),
         (b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 6\r\n\r\n<html>", "UNAVAILABLE", 502, True),
         (b"HTTP/1.1 301 Moved\r\nLocation: /x\r\nContent-Length: 0\r\n\r\n", "BAD_REPLY", 301, False),
