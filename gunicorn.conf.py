@@ -1,6 +1,7 @@
 """How gunicorn runs the server: `gunicorn`, and nothing more."""
 
 import _thread
+import atexit
 import gc
 import json
 import logging
@@ -28,6 +29,8 @@ bind = f"0.0.0.0:{port}"
 # Processes find each other's peers through Redis only.
 shared = bool(os.environ.get("REDIS_URL"))
 workers = int(os.environ.get("WEB_CONCURRENCY") or 1) if shared else 1
+if workers < 1:
+    raise SystemExit("WEB_CONCURRENCY must be a number from 1 on")
 
 # Connections, of which SPACERIFT_MAX_WAITING may be held; past these, the kernel's queue keeps newcomers.
 # Empty, it is off. A bad value is the application's to refuse.
@@ -99,6 +102,8 @@ def on_starting(server):
     if shared and "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
         # Where workers leave their counts for whichever of them is asked for /metrics.
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix=METRICS)
+    # Not in on_exit, which gunicorn leaves out where two workers fail at the start.
+    atexit.register(remove_counts, server, os.getpid())
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -117,6 +122,8 @@ NOW = {"drain_seconds": 0}
 def post_worker_init(worker):
     spare_the_collector()
     answer_before_the_end(worker)
+    # That Redis is not there is in the log before anybody asks for it.
+    _thread.start_new_thread(worker.wsgi.extensions["spacerift"].store.is_ready, ())
 
 
 def spare_the_collector():
@@ -177,8 +184,8 @@ def post_request(worker, req, environ, resp):
         gevent.sleep(0)
 
 
-def on_exit(server):
-    # Not if a new master (USR2) uses it.
+def remove_counts(server, master):
+    # Not in a worker, and not if a new master (USR2) uses them.
     folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR", "")
-    if os.path.basename(folder).startswith(METRICS) and not server.reexec_pid:
+    if os.path.basename(folder).startswith(METRICS) and os.getpid() == master and not server.reexec_pid:
         shutil.rmtree(folder, ignore_errors=True)

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
+from http.client import HTTPException
 from typing import Any, Final
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -34,7 +35,9 @@ group.add_command(keys)
 as_json = click.option("--json", "as_json", is_flag=True, help="For a program.")
 
 server_url = click.option(
-    "--url", help="Where the server is mounted; by default, on this machine, as set up here."
+    "--url",
+    callback=lambda context, option, url: url and f"{url.rstrip('/')}/",
+    help="Where the server is mounted; by default, on this machine, as set up here.",
 )
 
 
@@ -158,7 +161,7 @@ def _get(url: str, **headers: str) -> bytes:
             return body
     except HTTPError as error:
         raise click.ClickException(f"{url} answers {error.code}") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, HTTPException) as error:
         raise click.ClickException(
             f"no server answers at {url} ({getattr(error, 'reason', error)})"
         ) from None

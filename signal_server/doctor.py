@@ -65,6 +65,8 @@ def _server() -> Finding:
 
 def _workers(settings: Any) -> Finding:
     asked = os.environ.get("WEB_CONCURRENCY") or "1"
+    if not (asked.isdecimal() and int(asked) > 0):
+        return Finding("workers", FAULT, "WEB_CONCURRENCY must be a number from 1 on")
     if settings.redis_url is None and asked != "1":
         words = f"WEB_CONCURRENCY={asked} is brought back to 1: processes find each other by REDIS_URL only"
         return Finding("workers", WARNING, words)
@@ -75,9 +77,13 @@ def _workers(settings: Any) -> Finding:
 def _store(rift: Any) -> Finding:
     if rift.settings.redis_url is None:
         return Finding("store", OK, "in the server's process: a restart forgets who has met")
-    if rift.store.is_ready():
-        return Finding("store", OK, "Redis answers, and can be written")
-    return Finding("store", FAULT, "Redis does not answer, or cannot be written: look at REDIS_URL")
+    if not rift.store.is_ready():
+        return Finding("store", FAULT, "Redis does not answer, or cannot be written: look at REDIS_URL")
+    policy = rift.store.eviction()
+    if policy not in ("noeviction", None):
+        words = f"maxmemory-policy is {policy}: when Redis is full it forgets who waits. Set noeviction"
+        return Finding("store", WARNING, words)
+    return Finding("store", OK, "Redis answers, and can be written")
 
 
 def _secret(settings: Any) -> Finding:
@@ -90,6 +96,10 @@ def _secret(settings: Any) -> Finding:
 
 def _signatures(rift: Any) -> Finding:
     settings = rift.settings
+    if settings.signatures == "off" and (settings.trusted_keys or settings.private_key):
+        return Finding(
+            "signatures", WARNING, "off, whatever TRUSTED_KEYS and PRIVATE_KEY say: all are let in"
+        )
     if settings.signatures == "off":
         return Finding("signatures", OK, "off: no gpg is needed")
     if settings.openpgp == "gnupg" and shutil.which("gpg") is None:

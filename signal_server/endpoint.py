@@ -10,7 +10,7 @@ from typing import Final
 
 from . import messages
 from .alarms import Alarms
-from .errors import BadRequest, HungUp, SignalError, Unavailable, Untrusted
+from .errors import BadRequest, Full, HungUp, RateLimited, SignalError, Unavailable, Untrusted
 from .identity import Caller, Identity, is_address
 from .journal import Entry, Journal
 from .limits import Limits
@@ -77,7 +77,12 @@ class Endpoint:
                 asked = entry.asked = self._signatures.admit(asked)
             caller = self._caller(asked, address, environ)
             waited = time.monotonic() - entry.received
-            reply = self._matcher.exchange(asked, caller, connection, waited=waited)
+            try:
+                reply = self._matcher.exchange(asked, caller, connection, waited=waited)
+            except (Full, RateLimited):
+                if self._signatures is not None:
+                    self._signatures.refused(asked)
+                raise
             signed = self._sign(asked, reply)
             reply = self._matcher.begin(reply, caller, connection)
         except SignalError as error:

@@ -121,9 +121,17 @@ class Unavailable(SignalError):
     status = "503 Service Unavailable"
     code = "UNAVAILABLE"
 
-    def __init__(self, detail: str = "", retry_after: int = 1) -> None:
-        super().__init__(detail)
+    def __init__(self, reason: str = "", retry_after: int = 1) -> None:
+        super().__init__()
+        self.reason = reason
         self.retry_after = retry_after
+
+
+class Full(Unavailable):
+    """No more may wait; nothing was done."""
+
+    def __init__(self) -> None:
+        super().__init__("full")
 
 
 class HungUp(Exception):

@@ -20,7 +20,7 @@ import sys
 import time
 from typing import Final
 
-from .errors import SignalError, Unavailable
+from .errors import Full, SignalError
 from .messages import Request
 from .metrics import Metrics
 
@@ -114,7 +114,7 @@ class Entry:
     def refused(self, refusal: SignalError) -> None:
         if refusal.code == "RATE_LIMIT":
             self._journal.metrics.limit_hit(refusal.reason).inc()
-        elif isinstance(refusal, Unavailable) and refusal.detail == "full":
+        elif isinstance(refusal, Full):
             self._journal.metrics.limit_hit("waiting").inc()
         self._close(refusal.code, refusal.status[:3], refusal.reason or refusal.detail)
 

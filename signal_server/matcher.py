@@ -55,16 +55,14 @@ class Matcher:
         """
         connection.hear_others()  # who left before this request came in is not matched with it
         ticket = self._desk.open(caller, is_answer=request.is_answer)
-        waits = False
         try:
             refusal = self._decide(request, ticket, waited)
-            waits = ticket.result is None and not request.is_answer
-            if waits:
+            if ticket.result is None and not request.is_answer:
                 self._hold(ticket)
             self._wait(ticket, connection)
         finally:
             self._desk.close(ticket)
-            if waits:
+            if ticket.has_place:
                 self._limits.let_go(caller.address, ticket.id)
         if isinstance(ticket.result, Reply):
             if refusal is not None and ticket.result.type == NO_PEER:
@@ -146,6 +144,8 @@ class Matcher:
             waited_ms=round(waited * 1000),
         )
         refusal = None if request.is_answer else self._desk.refusal(ticket)
+        if refusal is None and request.type == BOUNCE:
+            refusal = self._take_place(ticket)  # before, for what it does cannot be undone
         if request.nonce is not None:
             if request.type == BOUNCE:
                 outcome = self._store.bounce(arrival, request.nonce, may_wait=refusal is None)
@@ -163,12 +163,19 @@ class Matcher:
 
     def _hold(self, ticket: Ticket) -> None:
         """It has to wait, but it may not if too many of its address do, in whatever process."""
-        try:
-            self._limits.hold(ticket.caller.address, ticket.id)
-        except RateLimited:
-            if self._apply(self._store.withdraw(ticket.id)).good:
-                self._uncount(ticket)
-                raise
+        refusal = self._take_place(ticket)
+        if refusal is not None and self._apply(self._store.withdraw(ticket.id)).good:
+            self._uncount(ticket)
+            raise refusal
+
+    def _take_place(self, ticket: Ticket) -> RateLimited | None:
+        if not ticket.has_place:
+            try:
+                self._limits.hold(ticket.caller.address, ticket.id)
+            except RateLimited as refusal:
+                return refusal
+            ticket.has_place = True
+        return None
 
     def _uncount(self, ticket: Ticket) -> None:
         """There was no place for it to wait in, so it may ask for one again at once."""

@@ -72,7 +72,8 @@ class Request:
         sealed: what a signed request carries in place of `signal` and `namespace`. These are empty until
             `signatures` has read them there.
         signer: the primary fingerprint of the key that signed it, None for an open request.
-        is_replay: the same text was sent before, so it is good as the repeat of an answer only.
+        once: names a signed text, which may come once.
+        is_replay: it came before, so it is good as the repeat of an answer only.
     """
 
     type: str
@@ -82,6 +83,7 @@ class Request:
     fingerprint: str | None = None
     sealed: Sealed | None = None
     signer: str | None = None
+    once: str = ""
     is_replay: bool = False
 
     @property

@@ -86,7 +86,7 @@ class Routes:
         for number, (path, methods) in enumerate(left.items()):
             allowed = ", ".join(["HEAD", *(each for each in METHODS if each not in methods)])
             refuse = partial(_refusal, MethodNotAllowed("method not allowed"), headers=[("Allow", allowed)])
-            _add(routes, path, f"refuse_{number}", refuse, methods)
+            _add(routes, path, f"refuse_{number}", refuse, methods, strict_slashes=path != "/")
         if self._settings.url_prefix:
             _add(routes, "/<path:path>", "unknown", lambda path: _refusal(NotFound("not found")), METHODS)
         return routes

@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from limits import RateLimitItem, parse_many
 
@@ -21,6 +21,10 @@ T = TypeVar("T")
 Reader = Callable[[str], Any]
 
 log = logging.getLogger(__name__)
+
+
+MAX_SECONDS: Final = 1e9
+"""Redis could not count much longer times in ms."""
 
 
 def _seconds(text: str) -> float:
@@ -44,6 +48,8 @@ def _number(text: str) -> float:
         raise ValueError("must be a number of seconds") from None
     if not math.isfinite(value):
         raise ValueError("must be a finite number of seconds")
+    if value > MAX_SECONDS:
+        raise ValueError("must be less than 31 years, in seconds")
     return value
 
 

@@ -16,10 +16,11 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
-from .errors import BadRequest, Untrusted
+from .errors import BadRequest, Unavailable, Untrusted
 from .keyring import Keyring, Signed
 from .messages import (
     ANSWER,
@@ -151,11 +152,17 @@ class Signatures:
             signal = self.keyring.verify(sealed.signal, sealed.public_key)
         namespace = self._namespace(sealed)
         agreed, again_ms = agree(asked, namespace, signal, now_ms=round(self._clock() * 1000))
-        key = f"{signal.fingerprint}:{hashlib.sha256(signal.text).hexdigest()}"
-        is_replay = self._store.seen(key, seconds=again_ms / 1000 + 1)
+        once = f"{signal.fingerprint}:{hashlib.sha256(signal.text).hexdigest()}"
+        is_replay = self._store.seen(once, seconds=again_ms / 1000 + 1)
         if is_replay and not asked.is_answer:
             raise Untrusted("replay")
-        return replace(agreed, is_replay=is_replay)
+        return replace(agreed, once=once, is_replay=is_replay)
+
+    def refused(self, asked: Request) -> None:
+        """Nothing was done of what this request asks, so it may come again as it is."""
+        if asked.once and not asked.is_replay:
+            with suppress(Unavailable):
+                self._store.unsee(asked.once)
 
     def reply(self, asked: Request, reply: Reply) -> str | None:
         """The SIGNED_REPLY for a reply to a signed request, if we have a key and there is one.

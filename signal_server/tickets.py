@@ -10,7 +10,7 @@ import secrets
 import threading
 from collections import Counter
 
-from .errors import HungUp, RateLimited, SignalError, Unavailable
+from .errors import Full, HungUp, RateLimited, SignalError, Unavailable
 from .identity import Caller
 from .messages import Reply
 
@@ -25,15 +25,17 @@ class Ticket:
         caller: who asks.
         result: the reply or refusal, once it is decided.
         is_counted: as a new connect of its peer.
+        has_place: it is counted among those of its address that wait.
     """
 
-    __slots__ = ("_event", "caller", "id", "is_counted", "result")
+    __slots__ = ("_event", "caller", "has_place", "id", "is_counted", "result")
 
     def __init__(self, caller: Caller) -> None:
         self.id = secrets.token_urlsafe(12)
         self.caller = caller
         self.result: Result | None = None
         self.is_counted = False
+        self.has_place = False
         self._event = threading.Event()
 
     def resolve(self, result: Result) -> bool:
@@ -94,7 +96,7 @@ class Desk:
         if self._held_per_address is not None and self._held[ticket.caller.address] > self._held_per_address:
             return RateLimited(1, "held")
         if self._max_waiting is not None and len(self._tickets) > self._max_waiting:
-            return Unavailable("full")
+            return Full()
         return None
 
     def resolve(self, ticket: str, result: Result) -> bool:

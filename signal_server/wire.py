@@ -120,10 +120,10 @@ class Connection:
             RequestTimeout, TooLarge, BadRequest, UnsupportedMediaType
         """
         coding = self._environ.get("HTTP_CONTENT_ENCODING", "").strip().lower()
-        if coding not in ("", "identity", "gzip"):
+        if coding not in ("", "identity", "gzip", "x-gzip"):
             raise UnsupportedMediaType("a body may be gzip, and nothing else")
         body = self._read(limit)
-        return _gunzip(body, limit) if coding == "gzip" else body
+        return _gunzip(body, limit) if coding.endswith("gzip") else body
 
     def _read(self, limit: int | None) -> bytes:
         if not self._pending:

@@ -272,6 +272,10 @@ class StoreContract:
         assert not world.store.seen("one", seconds=60)
         assert world.store.seen("one", seconds=60)
         assert not world.store.seen("another ☎", seconds=60)
+        world.store.unsee("one")
+        world.store.unsee("never seen")
+        assert not world.store.seen("one", seconds=60)
+        assert world.store.seen("one", seconds=60)
 
     def test_it_is_ready(self, world: World) -> None:
         assert world.store.is_ready()

@@ -186,8 +186,11 @@ def test_the_doctor_finds_nothing_wrong_here(busy: Server) -> None:
     ("about", "state", "settings"),
     [
         ("workers", "warning", {"WEB_CONCURRENCY": 3}),
+        ("workers", "fault", {"WEB_CONCURRENCY": 0}),
+        ("workers", "fault", {"WEB_CONCURRENCY": "two"}),
         ("store", "fault", {"REDIS_URL": "redis://127.0.0.1:1/0", "SECRET_KEY": SECRET}),
         ("secret", "warning", {"SECRET_KEY": "short"}),
+        ("signatures", "warning", {"TRUSTED_KEYS": "/nowhere"}),
         ("open files", "warning", {"MAX_WAITING": 2_000_000_000}),
         ("running server", "fault", {}),
     ],
@@ -196,6 +199,28 @@ def test_the_doctor_finds_what_is_wrong(about: str, state: str, settings: dict[s
     ran = run("doctor", "--json", "--url", "http://127.0.0.1:1/", **settings)
     assert ran.exit_code == 1
     assert states(ran)[about] == state
+
+
+def test_the_doctor_looks_whether_redis_may_forget() -> None:
+    with RedisServer() as redis:
+        settings = {"REDIS_URL": redis.url, "SECRET_KEY": SECRET}
+        assert states(run("doctor", "--json", **settings))["store"] == "ok"
+        redis.call("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+        assert states(run("doctor", "--json", **settings))["store"] == "warning"
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:{port}", "http://127.0.0.1:{port}/"])
+def test_a_url_needs_no_last_slash(busy: Server, url: str) -> None:
+    url = url.format(port=busy.port)
+    assert run("stats", "--url", url).exit_code == 0
+    assert states(run("doctor", "--json", "--url", url))["running server"] == "ok"
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:x/", "no url", "http://[", "ftp://127.0.0.1/"])
+def test_what_is_no_url_is_told_in_one_line(url: str) -> None:
+    ran = run("stats", "--url", url)
+    assert (ran.exit_code, ran.stderr.count("\n")) == (1, 1)
+    assert ran.stderr.startswith("Error: no server answers at ")
 
 
 def test_the_doctor_knows_a_platform(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -635,18 +635,21 @@ def test_a_cancelled_call_under_tls_leaves_the_pool_at_once(server, threads, cer
 # --- what it needs -----------------------------------------------------------------------------------------
 
 ALONE = """
-import sys
-sys.path.insert(0, sys.argv[1])
-import client
-url, namespace = sys.argv[2:]
+import importlib, sys
+folder, module, url, namespace = sys.argv[1:]
+sys.path.insert(0, folder)
+client = importlib.import_module(module)
 print(client.connect(url, offer=lambda: "x", answer=str.upper, namespace=namespace, fingerprint="x").answer)
 """
 
 
-def test_the_folder_alone_is_enough_with_nothing_but_python(server, room):
+@pytest.mark.parametrize(
+    ("folder", "module"), [(ROOT, "signal_server.client"), (ROOT / "signal_server", "client")]
+)
+def test_it_needs_nothing_but_python_and_its_folder(server, room, folder, module):
     with server.offer("alice", NAMESPACE=room) as alice:
         server.until(waiting=1)
-        command = [sys.executable, "-I", "-S", "-c", ALONE, str(ROOT / "signal_server"), server.url, room]
+        command = [sys.executable, "-I", "-S", "-c", ALONE, str(folder), module, server.url, room]
         child = subprocess.run(command, capture_output=True, text=True, timeout=SOON)
         assert (child.stdout, child.stderr) == ("ALICE\n", "")
         assert alice.reply()["SIGNAL"] == "ALICE"

@@ -483,6 +483,7 @@ def test_a_body_cut_short_leaves_nothing(server: Server) -> None:
         ("DELETE", "/", "405 Method Not Allowed", "METHOD_NOT_ALLOWED"),
         ("POST", "/health", "405 Method Not Allowed", "METHOD_NOT_ALLOWED"),
         ("GET", "/nowhere", "404 Not Found", "NOT_FOUND"),
+        ("GET", "/ice/", "404 Not Found", "NOT_FOUND"),
         ("POST", "/nowhere", "404 Not Found", "NOT_FOUND"),
         ("GET", "/../app.py", "404 Not Found", "NOT_FOUND"),
     ],
@@ -729,6 +730,16 @@ def test_a_bounce_that_may_not_wait_is_refused_before_anything_is_done() -> None
             assert server.post(own | {"NONCE": bob["NONCE"]}).status == 297
             assert server.post(answer("bob", bob["NONCE"], NAMESPACE="full")).type == "DELIVERED"
             assert alice.reply().type == "ANSWER"
+
+
+def test_a_full_server_says_so_in_the_fields_of_its_row() -> None:
+    with Server(MAX_WAITING=1) as server, server.offer():
+        server.until(waiting=1)
+        told = server.post(connect("b", NAMESPACE="other"))
+        assert (told.status_line, told.json) == (
+            "503 Service Unavailable",
+            {"TYPE": "UNAVAILABLE", "RETRY_AFTER": 1},
+        )
 
 
 def test_the_pair_limit_is_of_the_last_pairing() -> None:

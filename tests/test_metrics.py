@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from live import ROOT, Server
 from redis_server import RedisServer
 from signal_server import Settings, create_app
-from signal_server.errors import BadRequest, Unavailable
+from signal_server.errors import BadRequest, Full, Unavailable
 from signal_server.journal import Journal
 from signal_server.messages import ANSWER, DEMOTE, Reply, Request
 from signal_server.metrics import process_metrics
@@ -108,7 +108,7 @@ def test_each_outcome_is_counted() -> None:
 def test_a_full_server_counts_as_a_limit() -> None:
     before = process_metrics().refusals().get("waiting", 0)
     journal = Journal(process_metrics(), form="off", trusts_ids=False)
-    for refusal in (Unavailable("full"), Unavailable("shutting down")):
+    for refusal in (Full(), Unavailable("shutting down")):
         journal.open(None).refused(refusal)
     assert process_metrics().refusals()["waiting"] == before + 1
 

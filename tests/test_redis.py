@@ -191,6 +191,20 @@ def test_so_many_of_an_address_may_wait_over_all_workers(redis: RedisServer) -> 
             time.sleep(0.05)
 
 
+def test_a_bounce_that_may_not_wait_changes_nothing_over_all_workers(redis: RedisServer) -> None:
+    with Server(REDIS_URL=redis.url, HELD_PER_ADDRESS=2, **TWO) as server:
+        for number in range(6):  # on whatever workers
+            room = {"NAMESPACE": f"room {number}"}
+            with server.offer("a", **room) as held, server.offer("c", NAMESPACE="elsewhere"):
+                held_by(server, 2)
+                told = server.post(TYPE="CONNECT", SIGNAL="b", FINGERPRINT="b", **room)
+                own = {"SIGNAL": "b", "NONCE": told["NONCE"], "FINGERPRINT": "b", **room}
+                assert server.post(TYPE="BOUNCE", **own).status == 297
+                assert server.post(TYPE="CONNECT", **own).type == "DELIVERED"
+                assert held.reply().type == "ANSWER"
+            held_by(server, 0)
+
+
 def test_a_shutdown_answers_everybody(redis: RedisServer, pair: list[Server]) -> None:
     with ExitStack() as stack:
         server = stack.enter_context(Server(REDIS_URL=redis.url, **TWO))

@@ -317,6 +317,20 @@ def test_a_text_that_was_seen_before_is_refused(server: Server, alice: SignedPee
             assert server.post(bounced).status == 403
 
 
+@pytest.mark.parametrize(("limit", "status"), [("MAX_WAITING", 503), ("HELD_PER_ADDRESS", 297)])
+def test_what_was_refused_for_want_of_room_may_come_again(bob: SignedPeer, limit: str, status: int) -> None:
+    with Server(SIGNATURES="optional", **{limit: 1}) as server:
+        request = bob.request(**named())
+        with server.offer("open"):
+            server.until(waiting=1)
+            assert [server.post(request).status for _ in range(3)] == [status] * 3
+        server.until(waiting=0)
+        with server.call(request) as call:
+            server.until(waiting=1)
+            assert call.is_held()
+            assert server.post(request).status == 403
+
+
 def test_a_delivered_answer_may_be_repeated(server: Server, alice: SignedPeer, bob: SignedPeer) -> None:
     own = named()
     call, demote = demoted(server, alice, bob, own)

@@ -1,6 +1,6 @@
 """Link aiortc with whoever comes: a browser tab, Node, another of these. Say hello, and print what is heard.
 
-python aiortc_peer.py http://127.0.0.1:8000/ chess
+PYTHONPATH=. python docs/examples/aiortc_peer.py http://127.0.0.1:8000/ chess
 """
 
 import asyncio

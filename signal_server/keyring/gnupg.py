@@ -55,7 +55,7 @@ class GnupgEngine(Engine):
         except Untrusted as error:
             raise ConfigurationError(f"SPACERIFT_PRIVATE_KEY: {error.reason}") from None
         except Unavailable as error:
-            raise ConfigurationError(f"SPACERIFT_SIGNATURES: {error.detail}") from None
+            raise ConfigurationError(f"SPACERIFT_SIGNATURES: {error.reason}") from None
 
     @property
     def public_key(self) -> str | None:

@@ -45,7 +45,7 @@ def open_keyring(
         _check_own_key(engine)
     except Unavailable as error:
         engine.close()
-        raise ConfigurationError(f"SPACERIFT_SIGNATURES: {error.detail}") from None
+        raise ConfigurationError(f"SPACERIFT_SIGNATURES: {error.reason}") from None
     except BaseException:
         engine.close()
         raise

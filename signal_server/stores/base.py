@@ -112,6 +112,10 @@ class Store(ABC):
         """Was this key shown before, within `seconds`? It is remembered from now on."""
 
     @abstractmethod
+    def unsee(self, key: str) -> None:
+        """Forget that it was seen."""
+
+    @abstractmethod
     def statistics(self) -> dict[str, int]:
         """Counts, without a signal, a peer or a namespace."""
 

@@ -159,7 +159,7 @@ class Link:
                 left.popleft().finish()
         except (RedisError, OSError) as exc:
             self._is_down = True
-            log.warning("Redis is away: %s", type(exc).__name__)
+            log.warning("Redis is away: %s", _why(exc))
             self._disconnect()
             self._give_up(left)
             self._knock()
@@ -443,6 +443,13 @@ class _Nodes:
                 by_slot[slot] = (host.decode() or connection.host, port)
         self._by_slot = by_slot
         self._known.set()
+
+
+def _why(error: BaseException) -> str:
+    """The kinds of an error and of what it came from. Their texts may hold an address."""
+    cause = error.__cause__ or error.__context__
+    name = type(error).__name__
+    return name if cause is None else f"{name} from {_why(cause)}"
 
 
 def pack(*words: bytes) -> bytes:

@@ -114,6 +114,10 @@ class MemoryStore(Store):
             self._seen_order.append((until_ms, key))
             return False
 
+    def unsee(self, key: str) -> None:
+        with self._lock:
+            self._seen.pop(key, None)
+
     def statistics(self) -> dict[str, int]:
         with self._lock:
             return self._rules.statistics()

@@ -21,6 +21,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 import logging
+import re
 import secrets
 import threading
 import time
@@ -231,9 +232,13 @@ class RedisStore(Store):
         return outcome
 
     def seen(self, key: str, *, seconds: float) -> bool:
-        name = f"{PREFIX}:seen:{hashlib.blake2b(key.encode(), digest_size=16).hexdigest()}".encode()
+        name = _seen_key(key)
         lasts = b"%d" % max(1, round(seconds * 1000))
         return self._servers.call(name, pack(b"SET", name, b"", b"NX", b"PX", lasts)) is None
+
+    def unsee(self, key: str) -> None:
+        name = _seen_key(key)
+        self._servers.call(name, pack(b"DEL", name))
 
     def statistics(self) -> dict[str, int]:
         counts = [0, 0, 0, 0]
@@ -258,6 +263,14 @@ class RedisStore(Store):
         except Unavailable:
             return False
         return True
+
+    def eviction(self) -> str | None:
+        """Redis' `maxmemory-policy`: what it throws away when its memory is full. None: it does not tell."""
+        with suppress(Unavailable):
+            info: bytes = self._servers.call(_key(0, "epoch"), pack(b"INFO", b"memory"))
+            found = re.search(r"^maxmemory_policy:(\S+)", info.decode(), re.MULTILINE)
+            return found and found[1]
+        return None
 
     # --- one call ------------------------------------------------------------------------------------------
 
@@ -613,6 +626,10 @@ def _key(shard: int, name: str) -> bytes:
 
 def _keys(shard: int) -> list[bytes]:
     return [_key(shard, name) for name in KEYS]
+
+
+def _seen_key(key: str) -> bytes:
+    return f"{PREFIX}:seen:{hashlib.blake2b(key.encode(), digest_size=16).hexdigest()}".encode()
 
 
 def _shard_of(nonce: str) -> int:
