@@ -5,7 +5,15 @@ from __future__ import annotations
 from flask import Flask
 
 
+class _Store:
+    def is_ready(self) -> bool:
+        """gunicorn.conf.py asks for it at the start."""
+        return True
+
+
 class _Rift:
+    store = _Store()
+
     def shutdown(self) -> None:
         """gunicorn.conf.py calls it at the end."""
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from live import ROOT, Server
+from live import ROOT, Server, eventually
 from redis_server import RedisServer
 from signal_server import Settings, create_app
 from signal_server.errors import BadRequest, Full, Unavailable
@@ -102,7 +102,7 @@ def test_each_outcome_is_counted() -> None:
         assert value(server, "pairs_total") == value(server, "pairs_remembered") == 1
         seconds = metrics(server)["spacerift_request_seconds_sum"]
         (waited,) = [spent for labels, spent in seconds.items() if ("reply", "NO_PEER") in labels]
-        assert 0.3 <= waited < 5
+        assert 0.29 <= waited < 5
 
 
 def test_a_full_server_counts_as_a_limit() -> None:
@@ -217,7 +217,7 @@ def test_one_line_for_each_outcome_and_nothing_secret_in_any() -> None:
         nonces = [server.post(connect("never", NONCE="n0nce-that-was-never-given", NAMESPACE="secret-room"))]
         assert nonces[0].status == 298
         server.get("/ice")
-        time.sleep(0.1)
+        assert eventually(lambda: len(outcomes(server)) == 7)
         lines = outcomes(server)
         assert [(each["asked"], each["reply"], each["status"]) for each in lines] == [
             ("CONNECT", "DEMOTE", "200"),
