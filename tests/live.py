@@ -26,7 +26,7 @@ NO_LIMITS = {"REQUEST_LIMIT": "", "PAIR_LIMIT": "", "ADDRESS_LIMIT": "", "HELD_P
 """Most tests ask faster than a person would."""
 
 
-def eventually(says: Callable[[], bool]) -> bool:
+def eventually(says: Callable[[], object]) -> bool:
     """Does it say so within five seconds?"""
     deadline = time.monotonic() + 5
     while not says():
