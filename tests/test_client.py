@@ -371,7 +371,7 @@ def peer(name):
     return connect(sys.argv[1], offer=lambda: name, answer=str.upper, fingerprint=name, namespace="greenlets")
 alice, bob = gevent.spawn(peer, "alice"), gevent.spawn(peer, "bob")
 gevent.joinall([alice, bob], timeout=10, raise_error=True)
-print(alice.value.answer, bob.value.answer)
+print(alice.value.answer, bob.value.answer, flush=True)
 carol = gevent.spawn(peer, "carol")
 gevent.get_hub().threadpool.apply(sys.stdin.readline)
 carol.kill()
