@@ -16,7 +16,6 @@ import json
 import statistics
 import time
 from contextlib import ExitStack
-from pathlib import Path
 from random import Random
 
 from bench import CLIENTS, HIGH, SIGNAL, Client, cpu_seconds, form, machine, pair
@@ -30,11 +29,6 @@ from signal_server.stores.redis import RedisStore
 TIMES = Times(request=60_000, answer=60_000, write=60_000, pair_memory=3_600_000)
 
 
-def workers_of(server: Server) -> list[int]:
-    parent = server.process.pid
-    return [int(each) for each in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
-
-
 def rate(server: Server, redis: RedisServer, seconds: float, clients: int = CLIENTS) -> dict[str, float]:
     async def run() -> tuple[int, list[float]]:
         waits: list[float] = []
@@ -42,7 +36,7 @@ def rate(server: Server, redis: RedisServer, seconds: float, clients: int = CLIE
         done = await asyncio.gather(*(pair(server.port, until, number, waits) for number in range(clients)))
         return sum(done), waits
 
-    workers = workers_of(server)
+    workers = server.workers
     before = sum(map(cpu_seconds, workers)), cpu_seconds(redis.process.pid), time.monotonic()
     done, waits = asyncio.run(run())
     after = sum(map(cpu_seconds, workers)), cpu_seconds(redis.process.pid), time.monotonic()

@@ -89,6 +89,12 @@ class Server:
         return f"http://127.0.0.1:{self.port}/"
 
     @property
+    def workers(self) -> list[int]:
+        """The processes of its workers, the oldest first."""
+        parent = self.process.pid
+        return [int(each) for each in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
+
+    @property
     def log(self) -> str:
         return Path(self._log.name).read_text()
 

@@ -128,11 +128,20 @@ class Crowd:
         raise ConnectionRefusedError
 
 
+def reload(server: Server) -> None:
+    """Return once new workers have taken over, and the old ones are gone."""
+    old = {*server.workers}
+    server.process.send_signal(signal.SIGHUP)
+    deadline = time.monotonic() + 20
+    while old & {*server.workers}:
+        assert time.monotonic() < deadline, "the old ones stay"
+        time.sleep(0.01)
+
+
 def test_a_reload_under_load_cuts_nobody_off() -> None:
     with Server(PAIR_MEMORY_TTL=0, **BRIEF) as server, Crowd([server.port], 12) as crowd:
         crowd.until_more_pairs(25)
-        server.process.send_signal(signal.SIGHUP)
-        time.sleep(1)
+        reload(server)
         crowd.until_more_pairs(25)
     assert crowd.seen["ANSWER"] == crowd.seen["DELIVERED"]
     assert not crowd.seen["CUT"], crowd.seen
@@ -164,7 +173,6 @@ def rolling_restart() -> Counter[str]:
                 old.process.send_signal(signal.SIGTERM)
                 assert ends_within(old, 5)
                 crowd.until_more_pairs(25)
-            new.process.send_signal(signal.SIGHUP)
-            time.sleep(1)
+            reload(new)
             crowd.until_more_pairs(25)
         return crowd.seen

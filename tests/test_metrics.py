@@ -144,10 +144,10 @@ def test_all_workers_are_added_up_and_the_dead_ones_too(
         (folder,) = tmp_path.glob("spacerift-metrics-*")
         (folder / "counter_1.db").touch()  # as a worker leaves it for a moment when it begins
         assert value(server, "pairs_total") == 4
-        old = workers(server)
+        old = set(server.workers)
         server.process.send_signal(signal.SIGHUP)
         deadline = time.monotonic() + 10
-        while workers(server) & old:
+        while old & {*server.workers}:
             assert time.monotonic() < deadline
             time.sleep(0.05)
         assert value(server, "pairs_total") == 4
@@ -160,11 +160,6 @@ def test_all_workers_are_added_up_and_the_dead_ones_too(
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(10) == 0
         assert not list(tmp_path.glob("spacerift-metrics-*"))
-
-
-def workers(server: Server) -> set[str]:
-    """The processes of its workers."""
-    return set(Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split())
 
 
 def test_no_label_tells_who_or_where(server: Server) -> None:

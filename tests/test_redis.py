@@ -16,6 +16,7 @@ import pytest
 
 from live import Call, Reply, Server, free_port
 from redis_server import RedisServer, cluster
+from signed_peer import SignedPeer
 
 ALONE = {"SECRET_KEY": "the same everywhere"}
 SHARED = ALONE | {"WEB_CONCURRENCY": 3}
@@ -56,15 +57,10 @@ def until_ready(server: Server) -> None:
 
     deadline, ready = time.monotonic() + 10, set[int]()
     with ThreadPoolExecutor(6) as threads:
-        while ready != set(workers(server)):
+        while ready != set(server.workers):
             assert time.monotonic() < deadline, "it does not get ready"
             ready |= {pid for pid, is_ready in threads.map(ask, range(6)) if is_ready}
-            ready &= set(workers(server))
-
-
-def workers(server: Server) -> list[int]:
-    parent = server.process.pid
-    return [int(each) for each in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
+            ready &= set(server.workers)
 
 
 def link(one: Server, other: Server, name: str, **extra: object) -> float:
@@ -205,6 +201,31 @@ def test_a_bounce_that_may_not_wait_changes_nothing_over_all_workers(redis: Redi
             held_by(server, 0)
 
 
+def test_a_worker_has_two_connections_at_most_whoever_waits() -> None:
+    with RedisServer() as redis, Server(REDIS_URL=redis.url, **TWO) as server, ExitStack() as stack:
+        for number in range(40):
+            stack.enter_context(server.offer("same", NAMESPACE=f"room {number}"))
+        held_by(server, 40)
+        until_ready(server)
+        clients = redis.call("CLIENT", "LIST").splitlines()
+        # One that was asked for nothing but its health listens to no notices yet.
+        assert 3 <= len([each for each in clients if "cmd=client" not in each]) <= 2 * len(server.workers)
+
+
+def test_signed_peers_meet_and_replays_are_refused_over_all_workers(redis: RedisServer) -> None:
+    with Server(REDIS_URL=redis.url, SIGNATURES="required", **TWO) as server, ExitStack() as stack:
+        alice, bob = SignedPeer("chess"), SignedPeer("chess")
+        offer = alice.request("offer")
+        held = stack.enter_context(server.call(offer))
+        held_by(server, 1)
+        assert {server.post(offer).status for _ in range(8)} == {403}  # whoever is asked
+        told = server.post(bob.request("mine"))
+        assert (told.type, told["SIGNED_SIGNAL"]) == ("DEMOTE", offer["SIGNED_SIGNAL"])
+        answered = bob.request("answer", nonce=told["NONCE"])
+        assert server.post(answered).type == "DELIVERED"
+        assert held.reply()["SIGNED_SIGNAL"] == answered["SIGNED_SIGNAL"]
+
+
 def test_a_shutdown_answers_everybody(redis: RedisServer, pair: list[Server]) -> None:
     with ExitStack() as stack:
         server = stack.enter_context(Server(REDIS_URL=redis.url, **TWO))
@@ -222,7 +243,7 @@ def test_the_peers_of_a_killed_worker_leave_the_pool(pair: list[Server], redis: 
     with Server(REDIS_URL=redis.url, **ALONE) as server, server.offer("ghost"):
         held_by(pair[0], 1)
         began = time.monotonic()
-        os.kill(workers(server)[0], signal.SIGKILL)
+        os.kill(server.workers[0], signal.SIGKILL)
         with pair[0].offer("ghost") as call:  # the same peer, so that it is not matched with its ghost
             deadline = began + 3.5
             while pair[1].statistics()["waiting"] != 1:
@@ -235,7 +256,7 @@ def test_who_answers_a_killed_worker_s_peer_is_sent_on(pair: list[Server], redis
     with Server(REDIS_URL=redis.url, **ALONE) as server, server.offer("a"):
         held_by(pair[0], 1)
         told = pair[0].post(TYPE="CONNECT", SIGNAL="b", FINGERPRINT="b")
-        os.kill(workers(server)[0], signal.SIGKILL)
+        os.kill(server.workers[0], signal.SIGKILL)
         began = time.monotonic()
         with answer(pair[0], told, "answer", "b") as call:
             assert call.reply().type == "NO_PEER"
@@ -249,7 +270,7 @@ def test_a_stopped_worker_does_nothing_with_what_it_had(pair: list[Server], redi
         calls = [stack.enter_context(server.offer("a")) for _ in range(2)]
         held_by(pair[0], 2)
         told = pair[0].post(TYPE="CONNECT", SIGNAL="b", FINGERPRINT="b")
-        (worker,) = workers(server)
+        (worker,) = server.workers
         os.kill(worker, signal.SIGSTOP)
         try:
             with answer(pair[0], told, "answer", "b") as answering:

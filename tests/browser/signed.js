@@ -14,14 +14,14 @@ window.tab = {
 
   /** Makes a key. Whom it trusts is not known yet. */
   async key(library) {
-    this.library = library;
+    this.engine = library;
     this.signer = await made[library]();
     return { publicKey: this.signer.publicKey(), fingerprint: this.signer.fingerprint };
   },
 
   async trust(trusted) {
     const own = this.signer;
-    const { verify } = await made[this.library]({ trusted });
+    const { verify } = await made[this.engine]({ trusted });
     this.signer = { ...own, verify };
   },
 
