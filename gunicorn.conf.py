@@ -138,12 +138,12 @@ def answer_before_the_end(worker):
 
     After that, the connections on which nothing is asked are closed, for which gunicorn would wait, too.
     """
-    from signal_server.wire import stop_reading
+    from signal_server.http.connection import stop_reading
 
-    rift = worker.wsgi.extensions["spacerift"]
+    server = worker.wsgi.extensions["spacerift"]
 
     def drain(options):
-        rift.shutdown(**options)
+        server.shutdown(**options)
         while True:  # until the process is gone
             time.sleep(
                 1.2

@@ -17,27 +17,28 @@ from flask.sessions import SessionInterface
 from limits.strategies import FixedWindowRateLimiter
 from werkzeug.exceptions import HTTPException, InternalServerError
 
-from . import cli
-from .alarms import Alarms
-from .endpoint import HEADERS, Endpoint
+from .commands.group import group
 from .errors import ConfigurationError
-from .identity import Identity
-from .journal import Journal
-from .keyring import open_keyring
-from .limits import Held, Limits, MemoryCounts
-from .matcher import DRAIN_SECONDS, Matcher
-from .metrics import Metrics, process_metrics
-from .routes import Routes
-from .rules import Times
+from .http.connection import WRITE_SECONDS, HangupWatch
+from .http.endpoint import HEADERS, Endpoint
+from .http.passes import new_pass
+from .http.routes import Routes
+from .matching.identity import Identity
+from .matching.limits import Held, Limits, MemoryCounts
+from .matching.matcher import DRAIN_SECONDS, Matcher
+from .matching.rules import Times
+from .matching.stores.base import Store
+from .matching.stores.memory import MemoryStore
+from .matching.stores.redis import RedisStore
+from .matching.stores.redis_client import Servers
+from .matching.stores.redis_counts import RedisCounts, RedisHeld
+from .matching.tickets import OpenTickets
+from .matching.timers import Timers
+from .openpgp.signatures import Signatures
+from .openpgp.trust import open_keyring
 from .settings import Settings, sources
-from .signatures import Signatures
-from .stores.base import Store
-from .stores.counts import RedisCounts, RedisHeld
-from .stores.link import Servers
-from .stores.memory import MemoryStore
-from .stores.redis import RedisStore
-from .tickets import Desk
-from .wire import WRITE_SECONDS, HangupWatch
+from .telemetry.metrics import Metrics, process_metrics
+from .telemetry.request_log import RequestLog
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class Rift:
+class SignalServer:
     """One signal server: what the endpoint of one application works with, as `app.extensions["spacerift"]`.
 
     Attributes:
@@ -53,45 +54,47 @@ class Rift:
         sources: where each of them comes from, by name; see `settings.sources`.
         store: where offers and pairs are kept.
         matcher: links requests.
-        desk: the open requests of this process.
+        tickets: the open requests of this process.
     """
 
     def __init__(self, settings: Settings, sources: Mapping[str, str]) -> None:
         self.settings = settings
         self.sources = sources
-        alarms = Alarms()
+        timers = Timers()
         metrics = process_metrics()
         servers = None
         if settings.redis_url is not None:
             servers = Servers(settings.redis_url, verify_tls=settings.redis_tls_verify == "on")
         counts = MemoryCounts() if servers is None else RedisCounts(servers)
         limits = Limits(FixedWindowRateLimiter(counts), settings, held_of(settings, servers))
-        self.desk = Desk(held_per_address=settings.held_per_address, max_waiting=settings.max_waiting)
+        self.tickets = OpenTickets(
+            held_per_address=settings.held_per_address, max_waiting=settings.max_waiting
+        )
         self.store = store_of(settings, servers)
-        self.matcher = Matcher(self.store, self.desk, limits, alarms, metrics)
-        self.journal = Journal(metrics, form=settings.log, trusts_ids=bool(settings.trusted_proxies))
+        self.matcher = Matcher(self.store, self.tickets, limits, timers, metrics)
+        self.request_log = RequestLog(metrics, form=settings.log, trusts_ids=bool(settings.trusted_proxies))
         self.signatures = signatures_of(settings, self.store, metrics)
         self.endpoint = Endpoint(
             settings=settings,
             identity=Identity(settings.secret_key or secrets.token_urlsafe(32)),
             limits=limits,
             matcher=self.matcher,
-            alarms=alarms,
+            timers=timers,
             hangups=HangupWatch(),
-            journal=self.journal,
+            request_log=self.request_log,
             signatures=self.signatures,
         )
         self.routes = Routes(
             self.endpoint,
             settings=settings,
-            journal=self.journal,
+            request_log=self.request_log,
             store=self.store,
             signatures=self.signatures,
         )
 
     def statistics(self) -> dict[str, int]:
         """Counts, without a signal, an address or a namespace."""
-        return self.store.statistics() | {"held": len(self.desk)}
+        return self.store.statistics() | {"held": len(self.tickets)}
 
     def snapshot(self) -> dict[str, Any]:
         """What stands in the store and in this process: no signal, address, namespace or peer."""
@@ -100,7 +103,7 @@ class Rift:
             "counts": self.statistics(),
             "pools": [asdict(each) for each in self.store.pools()],
             "limits": {name: str(getattr(self.settings, name)) for name in rates},
-            "refused": self.journal.metrics.refusals(),
+            "refused": self.request_log.metrics.refusals(),
         }
 
     def names(self) -> dict[str, object]:
@@ -112,6 +115,11 @@ class Rift:
             "matcher": self.matcher,
             "keyring": self.signatures and self.signatures.keyring,
         }
+
+    def new_pass(self) -> str:
+        """What lets an operator's command see `GET /pools`, for a minute. Needs a SECRET_KEY."""
+        assert self.settings.secret_key is not None
+        return new_pass(self.settings.secret_key)
 
     def shutdown(self, *, drain_seconds: float = DRAIN_SECONDS) -> None:
         """Answer every held request now, and take no more; see `Matcher.shutdown`."""
@@ -143,15 +151,15 @@ class Spacerift:
         try:
             settings = self._settings or Settings.from_env(os.environ, app.config)
             given = dict.fromkeys(settings.__slots__, "application")
-            rift = Rift(settings, given if self._settings else sources(os.environ, app.config))
+            server = SignalServer(settings, given if self._settings else sources(os.environ, app.config))
         except ConfigurationError as error:
             if click.get_current_context(silent=True) is None:
                 raise
             raise click.ClickException(str(error)) from None  # `flask` prints its one line, and no stack
-        app.extensions["spacerift"] = rift
-        app.cli.add_command(cli.group)
-        app.shell_context_processor(rift.names)
-        app.register_blueprint(rift.routes.blueprint(), url_prefix=settings.url_prefix)
+        app.extensions["spacerift"] = server
+        app.cli.add_command(group)
+        app.shell_context_processor(server.names)
+        app.register_blueprint(server.routes.blueprint(), url_prefix=settings.url_prefix)
 
 
 def create_app(settings: Settings | None = None) -> Flask:
@@ -159,7 +167,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app = Flask("signal_server", static_folder=None)
     app.session_interface = _NoSessions()
     Spacerift(app, settings)
-    app.extensions["spacerift"].journal.to_terminal()
+    app.extensions["spacerift"].request_log.to_terminal()
     app.register_error_handler(HTTPException, _http_error)
     app.wsgi_app = PastFlask(app.wsgi_app, app.extensions["spacerift"])  # type: ignore[method-assign]
     return app
@@ -198,7 +206,7 @@ def signatures_of(settings: Settings, store: Store, metrics: Metrics) -> Signatu
         private_key=settings.private_key,
         passphrase=settings.private_key_passphrase,
     )
-    return Signatures(keyring, store, metrics)
+    return Signatures(keyring, store, lambda operation: metrics.openpgp(operation).time())
 
 
 def held_of(settings: Settings, servers: Servers | None) -> Held | None:
@@ -229,10 +237,10 @@ class PastFlask:
     may have hooks that want to see them.
     """
 
-    def __init__(self, flask: WSGIApplication, rift: Rift) -> None:
-        prefix = rift.settings.url_prefix or ""
+    def __init__(self, flask: WSGIApplication, server: SignalServer) -> None:
+        prefix = server.settings.url_prefix or ""
         self._flask = flask
-        self._serve = rift.endpoint.serve
+        self._serve = server.endpoint.serve
         self._paths = {f"{prefix}/", prefix}
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:

@@ -21,10 +21,10 @@ from random import Random
 from bench import CLIENTS, HIGH, SIGNAL, Client, cpu_seconds, form, machine, pair
 from live import Server
 from redis_server import RedisServer
+from signal_server.matching.rules import Times
+from signal_server.matching.stores.redis import RedisStore
+from signal_server.matching.stores.redis_client import Servers
 from signal_server.messages import Arrival
-from signal_server.rules import Times
-from signal_server.stores.link import Servers
-from signal_server.stores.redis import RedisStore
 
 TIMES = Times(request=60_000, answer=60_000, write=60_000, pair_memory=3_600_000)
 

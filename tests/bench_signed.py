@@ -21,10 +21,10 @@ import pysequoia
 from bench import CLIENTS, HIGH, SIGNAL, Client, Player, machine, measure, pair
 from crafted import Author, Rsa, armour
 from live import Server
-from signal_server.keyring.base import Engine, Keyring
-from signal_server.keyring.gnupg import GnupgEngine
-from signal_server.keyring.message import read_message
-from signal_server.keyring.sequoia import SequoiaEngine
+from signal_server.openpgp.gnupg import GnupgEngine
+from signal_server.openpgp.keyring import Engine, Keyring
+from signal_server.openpgp.message import read_message
+from signal_server.openpgp.sequoia import SequoiaEngine
 from signed_peer import SignedPeer, make_private_key
 
 SECONDS = 6.0

@@ -38,7 +38,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import signal_server.stores.redis as redis_store
+import signal_server.matching.stores.redis as redis_store
 from live import Server
 from redis_server import REDIS, VALKEY, RedisServer
 
@@ -411,7 +411,7 @@ def report(seen: Seen) -> str:
 
 BROKEN = {
     "an offer stays in the pool when it is handed out": (
-        "lobby",
+        "rules",
         "    stop_waiting(found)\n",
         "",
     ),
@@ -422,7 +422,7 @@ BROKEN = {
     ),
     "the memory forgets": ("settle", "remember(handover)\n", ""),
     "a nonce is anybody's": (
-        "lobby",
+        "rules",
         "handover.pool == arrival.pool and handover.bearer == arrival.bearer",
         "true",
     ),

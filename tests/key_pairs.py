@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from dataclasses import dataclass
 
-from signal_server.keyring.helper import Home
+from signal_server.openpgp.gnupg_helper import Home
 
 
 @dataclass(frozen=True)

@@ -22,14 +22,14 @@ from pathlib import Path
 from hypothesis.stateful import run_state_machine_as_test
 from redis.exceptions import RedisError, ResponseError
 
-import signal_server.stores.counts as counts_store
-import signal_server.stores.redis as redis_store
+import signal_server.matching.stores.redis as redis_store
+import signal_server.matching.stores.redis_counts as counts_store
 import test_store_model as model
 from redis_server import RedisServer
 
 LUA = redis_store.FOLDER
 ALONE = ("count.lua", "hold.lua", "pools.lua", "statistics.lua")
-"""Scripts that are not put behind lobby.lua."""
+"""Scripts that are not put behind rules.lua."""
 
 PATIENCE_SECONDS = 120
 """What is broken may also go on for ever."""
@@ -72,8 +72,8 @@ def mutants(source: str) -> Iterator[tuple[int, str, str]]:
 
 
 def loads(redis: RedisServer, folder: Path) -> bool:
-    lobby = (folder / "lobby.lua").read_text()
-    events = [lobby + (folder / f"{name}.lua").read_text() for name in redis_store.EVENTS]
+    rules = (folder / "rules.lua").read_text()
+    events = [rules + (folder / f"{name}.lua").read_text() for name in redis_store.EVENTS]
     try:
         for source in [*events, *((folder / name).read_text() for name in ALONE)]:
             redis.call("SCRIPT", "LOAD", source)
@@ -108,8 +108,8 @@ def give_up(*_: object) -> None:
 
 
 def is_noticed_by(tests: str) -> bool:
-    begin = "import pathlib, sys, pytest, signal_server.stores.redis as redis"
-    begin += ", signal_server.stores.counts as counts"
+    begin = "import pathlib, sys, pytest, signal_server.matching.stores.redis as redis"
+    begin += ", signal_server.matching.stores.redis_counts as counts"
     point = f"redis.FOLDER = counts.FOLDER = pathlib.Path({str(redis_store.FOLDER)!r})"
     file = str(Path(__file__).with_name(tests))
     test = f"sys.exit(pytest.main(['-x', '-q', '-p', 'no:cacheprovider', {file!r}]))"

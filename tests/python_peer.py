@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any
 
 from live import ROOT
-from signal_server.signer import OpenpgpSigner
+from signal_server.openpgp.signer import OpenpgpSigner
 
 COMMAND = [sys.executable, __file__]
 ENVIRON = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}

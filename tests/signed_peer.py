@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 from crafted import Author, Rsa, armour
-from signal_server.keyring.helper import Home
+from signal_server.openpgp.gnupg_helper import Home
 
 
 def make_private_key(passphrase: str, algorithm: str = "ed25519") -> str:

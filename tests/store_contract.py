@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 
+from signal_server.matching.rules import Times
+from signal_server.matching.stores.base import Outcome, PoolCounts, Store, pool_hash
 from signal_server.messages import ANSWER, DELIVERED, DEMOTE, NO_PEER, Arrival, Delivery
-from signal_server.rules import Times
-from signal_server.stores.base import Outcome, PoolCounts, Store, pool_hash
 
 TIMES = Times(request=15_000, answer=5_000, write=3_000, pair_memory=60_000)
 SWEEP_MS = 20_000
@@ -269,13 +269,13 @@ class StoreContract:
         assert world.connect("ben").types == [DEMOTE]
 
     def test_what_was_seen_is_seen_for_its_time(self, world: World) -> None:
-        assert not world.store.seen("one", seconds=60)
-        assert world.store.seen("one", seconds=60)
-        assert not world.store.seen("another ☎", seconds=60)
-        world.store.unsee("one")
-        world.store.unsee("never seen")
-        assert not world.store.seen("one", seconds=60)
-        assert world.store.seen("one", seconds=60)
+        assert not world.store.remember_once("one", seconds=60)
+        assert world.store.remember_once("one", seconds=60)
+        assert not world.store.remember_once("another ☎", seconds=60)
+        world.store.forget_once("one")
+        world.store.forget_once("never seen")
+        assert not world.store.remember_once("one", seconds=60)
+        assert world.store.remember_once("one", seconds=60)
 
     def test_it_is_ready(self, world: World) -> None:
         assert world.store.is_ready()

@@ -16,7 +16,7 @@ from itsdangerous import TimestampSigner
 from live import ROOT, Call, Server, environment
 from redis_server import RedisServer
 from signal_server import Settings, create_app
-from signal_server.passes import SALT, is_good_pass, new_pass
+from signal_server.http.passes import SALT, is_good_pass, new_pass
 
 SECRET = "an operator's secret"
 
@@ -248,7 +248,7 @@ def test_the_shell_knows_the_servers_parts_by_name() -> None:
         "print(json.dumps(spacerift.snapshot()))\n"
     )
     told = flask("shell", typed=program).stdout.replace(">>> ", "").strip().splitlines()
-    assert told[-2] == "['Matcher', 'MemoryStore', 'Settings', 'Rift'] None"
+    assert told[-2] == "['Matcher', 'MemoryStore', 'Settings', 'SignalServer'] None"
     snapshot = json.loads(told[-1])
     assert snapshot["counts"]["waiting"] == 0
     assert snapshot["limits"]["pair_limit"] == "1 per 5 second"

@@ -25,7 +25,7 @@ from signal_server.client import (
     connect_async,
 )
 from signal_server.client.pools import Message, SignedPool
-from signal_server.signer import OpenpgpSigner
+from signal_server.openpgp.signer import OpenpgpSigner
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ from limits.storage import Storage
 
 from live import eventually
 from redis_server import RedisServer
-from signal_server.limits import MemoryCounts
-from signal_server.stores.counts import RedisCounts, RedisHeld
-from signal_server.stores.link import Servers
+from signal_server.matching.limits import MemoryCounts
+from signal_server.matching.stores.redis_client import Servers
+from signal_server.matching.stores.redis_counts import RedisCounts, RedisHeld
 
 
 @pytest.fixture(scope="module")

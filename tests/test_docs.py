@@ -92,7 +92,7 @@ def test_the_readmes_application_runs() -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_every_command_line_of_flask_is_one(document) -> None:  # type: ignore[no-untyped-def]
-    from signal_server.cli import group
+    from signal_server.commands.group import group
 
     for name in re.findall(r"flask --app signal_server spacerift ([a-z]+)", document.read_text()):
         assert name in group.commands, name

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from signal_server import create_app
-from signal_server.ice import CREDENTIAL_SECONDS, ice_servers, turn_credential
+from signal_server.http.ice import CREDENTIAL_SECONDS, ice_servers, turn_credential
 from signal_server.settings import Settings
 
 STUN = {"urls": "stun:stun.example.com"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from signal_server.identity import Identity, is_address, normal_address
+from signal_server.matching.identity import Identity, is_address, normal_address
 
 HEADERS = ("agent", "accept", "language")
 

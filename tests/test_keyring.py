@@ -16,10 +16,11 @@ import pytest
 from crafted import Author, Rsa, armour
 from live import ROOT
 from signal_server.errors import ConfigurationError, Unavailable, Untrusted
-from signal_server.keyring import Engine, Keyring, open_keyring
-from signal_server.keyring.gnupg import AT_ONCE, MAX_QUEUE, GnupgEngine
-from signal_server.keyring.helper import GPG_SECONDS, Refused, read_status
-from signal_server.keyring.sequoia import SequoiaEngine
+from signal_server.openpgp.gnupg import AT_ONCE, MAX_QUEUE, GnupgEngine
+from signal_server.openpgp.gnupg_helper import GPG_SECONDS, Refused, read_status
+from signal_server.openpgp.keyring import Engine, Keyring
+from signal_server.openpgp.sequoia import SequoiaEngine
+from signal_server.openpgp.trust import open_keyring
 from signed_peer import make_private_key
 from vectors import Vector, all_vectors, compare, flips, to_flip
 
@@ -326,7 +327,7 @@ def until(condition: Callable[[], bool], seconds: float = 6) -> None:
 
 SIGNING = """
 import os, sys, time
-from signal_server.keyring import open_keyring
+from signal_server.openpgp.trust import open_keyring
 keyring = open_keyring(openpgp="gnupg", trusted_keys=None, private_key=sys.argv[1], passphrase="open sesame")
 keyring.sign("x")
 print("ready", flush=True)

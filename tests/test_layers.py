@@ -1,46 +1,78 @@
-"""The map of the modules: who may import whom."""
+"""The house: which folder may import which, and what is pure."""
 
 from __future__ import annotations
 
 import ast
 import sys
 from graphlib import TopologicalSorter
+from pathlib import Path
 
 import pytest
 
 from live import ROOT
 
 PACKAGE = ROOT / "signal_server"
-PURE = {"errors", "messages", "pairs", "rules", "identity"}
-"""These import the standard library and one another, and nothing that waits, chooses or tells the time."""
+
+GROUND = {"errors", "messages", "settings"}
+
+MAY_IMPORT = {
+    "errors": set(),
+    "messages": {"errors"},
+    "settings": {"errors"},
+    "telemetry": {"errors", "messages"},
+    "openpgp": GROUND,
+    "matching": GROUND,
+    "http": {*GROUND, "matching", "openpgp", "telemetry"},
+    "commands": {*GROUND, "matching", "openpgp", "telemetry", "client"},
+    "client": set(),
+    "app": {*GROUND, "matching", "openpgp", "telemetry", "http", "commands"},
+    "": {"app", "errors", "settings"},
+}
+"""By folder, or by module at the top: the others of ours that it may know."""
+
+PACKAGES = {
+    "errors": set(),
+    "messages": set(),
+    "settings": {"limits"},
+    "telemetry": {"prometheus_client"},
+    "openpgp": {"gnupg", "pysequoia"},
+    "matching": {"limits", "redis", "hiredis", "gevent"},
+    "http": {"flask", "flask_limiter", "gevent", "gunicorn", "itsdangerous", "prometheus_client", "werkzeug"},
+    "commands": {"click", "flask", "limits", "prometheus_client"},
+    "client": set(),
+    "app": {"click", "flask", "limits", "werkzeug"},
+    "": set(),
+}
+"""What each may import beside the standard library."""
+
+PURE = {"errors", "messages", "matching.pairs", "matching.rules", "matching.identity"}
+"""These import nothing that waits, chooses or tells the time."""
 
 IMPURE = {
-    "time",
+    "datetime",
+    "logging",
+    "os",
     "random",
     "secrets",
-    "threading",
-    "socket",
-    "os",
-    "logging",
     "select",
+    "socket",
     "subprocess",
-    "datetime",
+    "threading",
+    "time",
 }
-
-TRANSPORT = {"flask", "werkzeug", "gunicorn", "redis"}
 
 
 def modules() -> dict[str, set[str]]:
     """Each module of ours, dotted from the package on, with all that it imports."""
-    return {
-        ".".join(
-            each for each in path.relative_to(PACKAGE).with_suffix("").parts if each != "__init__"
-        ): imports(path)
-        for path in PACKAGE.rglob("*.py")
-    }
+    return {name_of(path): imports(path) for path in PACKAGE.rglob("*.py")}
 
 
-def imports(path) -> set[str]:  # type: ignore[no-untyped-def]
+def name_of(path: Path) -> str:
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(each for each in parts if each != "__init__")
+
+
+def imports(path: Path) -> set[str]:
     found: set[str] = set()
     here = path.relative_to(PACKAGE).parts[:-1]
     tree = ast.parse(path.read_text())
@@ -83,9 +115,27 @@ def own(found: set[str]) -> set[str]:
     return {each.removeprefix("signal_server.") for each in found if each.startswith("signal_server.")}
 
 
+def room_of(module: str) -> str:
+    return module.partition(".")[0]
+
+
 def test_no_import_runs_in_a_circle() -> None:
     order = list(TopologicalSorter({name: own(found) for name, found in MODULES.items()}).static_order())
-    assert order.index("rules") < order.index("matcher") < order.index("endpoint") < order.index("app")
+    down = ["matching.rules", "matching.matcher", "http.endpoint", "app"]
+    assert sorted(down, key=order.index) == down
+
+
+def test_every_room_is_on_the_map() -> None:
+    assert {room_of(each) for each in MODULES} == set(MAY_IMPORT) == set(PACKAGES)
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_a_module_knows_only_whom_it_may(name: str) -> None:
+    room = room_of(name)
+    known = {room_of(each) for each in own(MODULES[name])} - {room}
+    assert known <= MAY_IMPORT[room]
+    outside = {each.partition(".")[0] for each in MODULES[name]} - {"signal_server"}
+    assert outside - sys.stdlib_module_names <= PACKAGES[room]
 
 
 @pytest.mark.parametrize("name", sorted(PURE))
@@ -97,28 +147,15 @@ def test_the_pure_modules_are_pure(name: str) -> None:
     assert not outside & IMPURE
 
 
-EDGES = {
-    "app": TRANSPORT,
-    "cli": TRANSPORT,
-    "routes": TRANSPORT,
-    "terminal": {"flask"},
-    "keys": {"flask"},
-    "stores.redis": {"redis"},
-    "stores.link": {"redis"},
-}
+def test_only_the_stores_in_redis_know_of_redis() -> None:
+    knowing = {name for name, found in MODULES.items() if {"redis", "hiredis"} & found}
+    assert knowing <= {"matching.stores.redis", "matching.stores.redis_client"}
 
 
-@pytest.mark.parametrize("name", sorted(MODULES))
-def test_only_the_edges_know_of_http_and_redis(name: str) -> None:
-    outside = {each.partition(".")[0] for each in MODULES[name]}
-    assert not outside & TRANSPORT - EDGES.get(name, set())
-
-
-def test_only_the_app_knows_the_app() -> None:
-    knowing = {name for name, found in MODULES.items() if "app" in own(found)}
-    assert knowing <= {"", "cli"}
+def test_only_the_package_itself_knows_the_app() -> None:
+    assert {name for name, found in MODULES.items() if "app" in own(found)} == {""}
 
 
 def test_the_walk_sees_imports() -> None:
-    assert {"errors", "messages", "pairs"} <= own(MODULES["rules"]) | own(MODULES["messages"])
-    assert "flask" in MODULES["routes"]
+    assert {"messages", "matching.pairs"} <= own(MODULES["matching.rules"])
+    assert "flask" in MODULES["http.routes"]

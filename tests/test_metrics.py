@@ -17,9 +17,9 @@ from live import ROOT, Server, eventually
 from redis_server import RedisServer
 from signal_server import Settings, create_app
 from signal_server.errors import BadRequest, Full, Unavailable
-from signal_server.journal import Journal
 from signal_server.messages import ANSWER, DEMOTE, Reply, Request
-from signal_server.metrics import process_metrics
+from signal_server.telemetry.metrics import process_metrics
+from signal_server.telemetry.request_log import RequestLog
 
 SECRETS = {
     "SECRET_KEY": "the-deployments-secret",
@@ -107,9 +107,9 @@ def test_each_outcome_is_counted() -> None:
 
 def test_a_full_server_counts_as_a_limit() -> None:
     before = process_metrics().refusals().get("waiting", 0)
-    journal = Journal(process_metrics(), form="off", trusts_ids=False)
+    request_log = RequestLog(process_metrics(), form="off", trusts_ids=False)
     for refusal in (Full(), Unavailable("shutting down")):
-        journal.open(None).refused(refusal)
+        request_log.open(None).refused(refusal)
     assert process_metrics().refusals()["waiting"] == before + 1
 
 
@@ -241,13 +241,13 @@ def test_one_line_for_each_outcome_and_nothing_secret_in_any() -> None:
 
 def lines(form: str, capsys: pytest.CaptureFixture[str]) -> list[str]:
     """What our own server writes to the terminal."""
-    journal = Journal(process_metrics(), form=form, trusts_ids=False)
-    journal._terminal = True
-    entry = journal.open(None)
+    request_log = RequestLog(process_metrics(), form=form, trusts_ids=False)
+    request_log._terminal = True
+    entry = request_log.open(None)
     entry.asked = Request(type="BOUNCE", signal="offer", signer="its key")
     entry.replied(DEMOTE, "200 OK", written=False)
-    journal.open(None).refused(BadRequest('not "JSON"'))
-    journal.open(None).hung_up()
+    request_log.open(None).refused(BadRequest('not "JSON"'))
+    request_log.open(None).hung_up()
     return capsys.readouterr().err.splitlines()
 
 
@@ -277,15 +277,15 @@ def test_the_log_off(capsys: pytest.CaptureFixture[str]) -> None:
 )
 def test_a_request_id_of_a_trusted_proxy_is_kept_if_it_is_harmless(given: str, taken: bool) -> None:
     for trusts in (True, False):
-        entry = Journal(process_metrics(), form="off", trusts_ids=trusts).open(given)
+        entry = RequestLog(process_metrics(), form="off", trusts_ids=trusts).open(given)
         assert (entry.id == given) is (taken and trusts)
 
 
 def test_the_host_decides_where_the_lines_go(caplog: pytest.LogCaptureFixture) -> None:
-    journal = Journal(process_metrics(), form="text", trusts_ids=False)
+    request_log = RequestLog(process_metrics(), form="text", trusts_ids=False)
     for level, count in (("WARNING", 0), ("INFO", 1)):
         with caplog.at_level(level, logger="signal_server"):
-            entry = journal.open(None)
+            entry = request_log.open(None)
             entry.asked = Request(type="CONNECT", signal="offer")
             entry.replied("NO_PEER", "299 No Peer")
         assert len(caplog.messages) == count
@@ -300,13 +300,13 @@ def test_counting_and_logging_cost_little(tmp_path: Path, monkeypatch: pytest.Mo
     asked = Request(type="CONNECT", signal="offer")
     with (tmp_path / "log").open("w") as log:
         monkeypatch.setattr("sys.stderr", log)
-        journal = Journal(process_metrics(), form="text", trusts_ids=False)
-        journal._terminal = True
+        request_log = RequestLog(process_metrics(), form="text", trusts_ids=False)
+        request_log._terminal = True
         spent = []
         for _ in range(20):
             started = time.perf_counter()
             for _ in range(100):
-                entry = journal.open(None)
+                entry = request_log.open(None)
                 entry.asked = asked
                 entry.replied("DEMOTE", "200 OK")
             spent.append((time.perf_counter() - started) * 1e4)

@@ -28,8 +28,8 @@ from live import ROOT, Call, environment, eventually, free_port
 from redis_server import RedisServer
 from router import Router
 from signal_server import Settings
+from signal_server.http.connection import WRITE_SECONDS
 from signal_server.settings import variable_of
-from signal_server.wire import WRITE_SECONDS
 
 ROUTER_SECONDS = 30
 """After which Heroku's router gives up on a request."""

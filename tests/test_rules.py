@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
+from signal_server.matching.pairs import PairMemory
+from signal_server.matching.rules import Rules, Times
 from signal_server.messages import Arrival, Delivery, Reply
-from signal_server.pairs import PairMemory
-from signal_server.rules import Rules, Times
 
 TIMES = Times(request=15_000, answer=5_000, write=3_000, pair_memory=3_600_000)
 

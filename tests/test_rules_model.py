@@ -23,8 +23,8 @@ from hypothesis.stateful import (
 )
 
 from signal_server import rules as rules_module
+from signal_server.matching.rules import Rules, Times
 from signal_server.messages import ANSWER, DELIVERED, DEMOTE, NO_PEER, Arrival, Delivery
-from signal_server.rules import Rules, Times
 
 TIMES = Times(request=1_500, answer=500, write=300, pair_memory=4_000)
 

@@ -16,10 +16,11 @@ from crafted import armour
 from live import NO_LIMITS, Server
 from signal_server.app import create_app
 from signal_server.errors import Untrusted
-from signal_server.keyring import Signed, open_keyring
 from signal_server.messages import Request, Sealed
+from signal_server.openpgp.keyring import Signed
+from signal_server.openpgp.signatures import agree, read_namespace, read_statement
+from signal_server.openpgp.trust import open_keyring
 from signal_server.settings import Settings
-from signal_server.signatures import agree, read_namespace, read_statement
 from signed_peer import SignedPeer, make_private_key
 from test_keyring import agents, children, homes, until
 

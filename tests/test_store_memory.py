@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from signal_server.stores.memory import MemoryStore
+from signal_server.matching.stores.memory import MemoryStore
 from store_contract import SWEEP_MS, TIMES, StoreContract, World
 
 
@@ -19,6 +19,6 @@ class TestMemoryStore(StoreContract):
         assert world.counts()["pairs"] == 0
 
     def test_what_was_seen_is_forgotten(self, world: World) -> None:
-        world.store.seen("one", seconds=60)
+        world.store.remember_once("one", seconds=60)
         world.now_ms += 60_000
-        assert not world.store.seen("one", seconds=60)
+        assert not world.store.remember_once("one", seconds=60)

@@ -17,14 +17,14 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 
-import signal_server.stores.redis as redis_store
+import signal_server.matching.stores.redis as redis_store
 from redis_server import RedisServer
+from signal_server.matching.rules import Times
+from signal_server.matching.stores.base import Outcome
+from signal_server.matching.stores.memory import MemoryStore
+from signal_server.matching.stores.redis import RedisStore
+from signal_server.matching.stores.redis_client import Servers
 from signal_server.messages import DEMOTE, Arrival, Delivery
-from signal_server.rules import Times
-from signal_server.stores.base import Outcome
-from signal_server.stores.link import Servers
-from signal_server.stores.memory import MemoryStore
-from signal_server.stores.redis import RedisStore
 
 TIMES = Times(request=3_000, answer=500, write=300, pair_memory=4_000)
 FOR_EVER = 10**9
@@ -249,13 +249,13 @@ def test_redis_decides_what_the_rules_decide(redis: RedisServer, processes: int)
 
 
 MUTANTS = [
-    ("lobby", "offer.peer ~= peer and not have_met", "not have_met"),
-    ("lobby", " and not have_met(pool, peer, offer.peer)", ""),
-    ("lobby", "handover.pool == arrival.pool and ", ""),
-    ("lobby", " and handover.bearer == arrival.bearer", ""),
-    ("lobby", "if head and head < place then", "if head then"),
-    ("lobby", "if other.place < offer.place then", "if false then"),
-    ("lobby", "  give_back(handover.ticket)\nend", "end"),
+    ("rules", "offer.peer ~= peer and not have_met", "not have_met"),
+    ("rules", " and not have_met(pool, peer, offer.peer)", ""),
+    ("rules", "handover.pool == arrival.pool and ", ""),
+    ("rules", " and handover.bearer == arrival.bearer", ""),
+    ("rules", "if head and head < place then", "if head then"),
+    ("rules", "if other.place < offer.place then", "if false then"),
+    ("rules", "  give_back(handover.ticket)\nend", "end"),
     ("answer", "handover.digest ~= digest", "false"),
     ("answer", "set_deadline(nonce, NOW + WRITE)\n", ""),
     ("bounce", "  give_back(handover.ticket)\n  connect(arrival, true)", "  connect(arrival, true)"),

@@ -10,10 +10,10 @@ import pytest
 from live import eventually
 from redis_server import REDIS, VALKEY, RedisServer
 from signal_server.errors import Unavailable
+from signal_server.matching.stores.base import Store
+from signal_server.matching.stores.redis import LEASE_MS, RedisStore
+from signal_server.matching.stores.redis_client import Servers
 from signal_server.messages import ANSWER, DELIVERED, DEMOTE, NO_PEER
-from signal_server.stores.base import Store
-from signal_server.stores.link import Servers
-from signal_server.stores.redis import LEASE_MS, RedisStore
 from store_contract import SWEEP_MS, TIMES, StoreContract, World
 
 
@@ -293,7 +293,7 @@ def test_every_key_has_an_end(both: Processes, redis: RedisServer) -> None:
     both.one.handover("cat", "dan")
     nonce = both.other.connect("eve", pool="open:a")
     both.one.connect("fay", pool="open:a")
-    both.one.store.seen("x", seconds=5)
+    both.one.store.remember_once("x", seconds=5)
     assert both.one.store.is_ready()
     both.other.store.withdraw(nonce.ticket)
     left = redis.lifetimes()

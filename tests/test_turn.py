@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from live import Server, free_port
-from signal_server.ice import CREDENTIAL_SECONDS, turn_credential
+from signal_server.http.ice import CREDENTIAL_SECONDS, turn_credential
 from tabs import OpenTab, talk
 
 pytest_plugins = ["browser_fixtures"]

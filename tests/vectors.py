@@ -43,9 +43,9 @@ from crafted import (
     subpacket,
 )
 from signal_server.errors import Untrusted
-from signal_server.keyring.base import Engine, Keyring
-from signal_server.keyring.gnupg import GnupgEngine
-from signal_server.keyring.sequoia import SequoiaEngine
+from signal_server.openpgp.gnupg import GnupgEngine
+from signal_server.openpgp.keyring import Engine, Keyring
+from signal_server.openpgp.sequoia import SequoiaEngine
 
 TEXT = b'{"TYPE":"CONNECT","NAMESPACE":"chess","SIGNAL":"v=0","TIME":1}'
 DAY = 86400

@@ -1,0 +1,1 @@
+"""`flask spacerift …`: what an operator asks."""

@@ -1,0 +1,1 @@
+"""Carries: a request from its bytes to its reply, by HTTP."""

@@ -1,0 +1,267 @@
+"""The client's connection, as a WSGI server lends it to us: read it, ask whether it is open, hear it close.
+
+gunicorn's gevent and gthread workers and Werkzeug's development server put the socket into the environ.
+Where there is none (a test client), the connection counts as open.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import threading
+import zlib
+from collections.abc import Callable
+from typing import Any, Final
+
+from gevent.monkey import get_original, is_module_patched
+
+from ..errors import BadRequest, RequestTimeout, TooLarge, UnsupportedMediaType
+from ..matching.timers import Timers
+
+Environ = dict[str, Any]
+
+BODY_SECONDS: Final = 5.0
+"""How long a body may take to come in."""
+
+WRITE_SECONDS: Final = 3.0
+"""How long an answer may take to go out; see PROTOCOL: what is not known to be written by then is gone."""
+
+DRAIN_BYTES: Final = 16 << 20
+"""So much of a refused body is read away, that the client may see why before it is cut off."""
+
+READ_BYTES: Final = 64 << 10
+
+# A client that vanishes without a word is noticed after 5 + 3 * 2 seconds.
+KEEPALIVE: Final = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 5),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 2),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+)
+
+# gevent replaces `poll` and hides `epoll`; ours never block, so they need no replacing.
+_poll: Any = get_original("select", "poll")
+_epoll: Any = get_original("select", "epoll")
+
+_GONE: Final = select.POLLRDHUP | select.POLLHUP | select.POLLERR
+
+
+class HangupWatch:
+    """Calls back once when a watched client closes its side.
+
+    One edge-triggered epoll for the process, which wakes for a hang-up and for nothing else: not for bytes
+    that a client pipelines behind its request, so it sees the close behind them too, and also under TLS.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._epoll: Any = None
+        self._calls: dict[int, Callable[[], None]] = {}
+
+    def watch(self, fd: int, call: Callable[[], None]) -> None:
+        """A client that has left already is noticed too."""
+        if self._epoll is None:
+            self._start()
+        self._calls[fd] = call
+        self._epoll.register(fd, select.EPOLLRDHUP | select.EPOLLET)
+
+    def unwatch(self, fd: int) -> None:
+        if self._calls.pop(fd, None) is not None:
+            self._epoll.unregister(fd)
+
+    def look(self) -> None:
+        """Call back now for those that have left by now."""
+        if self._calls:
+            self._notice(0)
+
+    def _start(self) -> None:
+        # At the first use and not before, for an epoll must not be shared across a fork.
+        with self._lock:
+            if self._epoll is None:
+                self._epoll = _epoll()
+                threading.Thread(target=self._run, name="spacerift-hangups", daemon=True).start()
+
+    def _run(self) -> None:
+        cooperative = is_module_patched("select")
+        while True:
+            if cooperative:
+                select.select([self._epoll], [], [])
+            self._notice(0 if cooperative else None)
+
+    def _notice(self, timeout: float | None) -> None:
+        for fd, _ in self._epoll.poll(timeout):
+            call = self._calls.get(fd)
+            if call is not None:
+                call()
+
+
+class Connection:
+    """The connection of one request, until its response is written."""
+
+    __slots__ = ("_environ", "_hangups", "_pending", "_socket", "_timers")
+
+    def __init__(self, environ: Environ, timers: Timers, hangups: HangupWatch) -> None:
+        self._environ = environ
+        self._timers = timers
+        self._hangups = hangups
+        self._socket: Any = environ.get("gunicorn.socket") or environ.get("werkzeug.socket")
+        self._pending = bool(environ.get("CONTENT_LENGTH") or environ.get("HTTP_TRANSFER_ENCODING"))
+
+    # --- the request's body --------------------------------------------------------------------------------
+
+    def body(self, limit: int | None) -> bytes:
+        """The request's body, decompressed.
+
+        Args:
+            limit: bytes, before and after decompression; None for any number.
+
+        Raises:
+            RequestTimeout, TooLarge, BadRequest, UnsupportedMediaType
+        """
+        coding = self._environ.get("HTTP_CONTENT_ENCODING", "").strip().lower()
+        if coding not in ("", "identity", "gzip", "x-gzip"):
+            raise UnsupportedMediaType("a body may be gzip, and nothing else")
+        body = self._read(limit)
+        return _gunzip(body, limit) if coding.endswith("gzip") else body
+
+    def _read(self, limit: int | None) -> bytes:
+        if not self._pending:
+            return b""
+        length = int(self._environ.get("CONTENT_LENGTH") or -1)
+        if limit is not None and length > limit:
+            raise TooLarge(f"a body has at most {limit} bytes")
+        timer = self._timers.after(BODY_SECONDS, self.stop_reading)
+        try:
+            body: bytes = self._environ["wsgi.input"].read(_wanted(length, limit))
+        except Exception as exc:
+            self._pending = False
+            if timer.rang:
+                raise RequestTimeout("the body took too long") from None
+            raise BadRequest("the body is cut short or badly framed") from exc
+        finally:
+            timer.cancel()
+        if limit is not None and len(body) > limit:
+            raise TooLarge(f"a body has at most {limit} bytes")
+        self._pending = False
+        if timer.rang:
+            raise RequestTimeout("the body took too long")
+        if len(body) < length:
+            raise BadRequest("the body is cut short")
+        return body
+
+    def drain(self) -> None:
+        """After a refusal: read away what the client still sends, within bounds.
+
+        Else it may never see the refusal: closing a socket with unread bytes resets the connection.
+        """
+        if not self._pending:
+            return
+        self._pending = False
+        timer = self._timers.after(BODY_SECONDS, self.stop_reading)
+        try:
+            ended = self._read_away()
+        except Exception:  # noqa: BLE001  it is refused already; see _read
+            ended = False
+        finally:
+            timer.cancel()
+        if not ended or timer.rang:
+            self.stop_reading()
+
+    def _read_away(self) -> bool:
+        """Was the body's end seen, so that the connection can be kept?"""
+        left = DRAIN_BYTES
+        while left > 0:
+            piece = self._environ["wsgi.input"].read(min(left, READ_BYTES))
+            if not piece:
+                return True
+            left -= len(piece)
+        return False
+
+    # --- the socket ----------------------------------------------------------------------------------------
+
+    def is_open(self) -> bool:
+        """Is the client still there? A client that closed only its sending half has left."""
+        if self._socket is None:
+            return True
+        try:
+            poll = _poll()
+            poll.register(self._socket.fileno(), _GONE)
+            return not poll.poll(0)
+        except (OSError, ValueError):
+            return False
+
+    def watch(self, call: Callable[[], None]) -> Callable[[], None]:
+        """Call back once if the client hangs up. Returns what ends the watch."""
+        if self._socket is None:
+            return _nothing
+        fd: int = self._socket.fileno()
+        if fd < 0:
+            call()
+            return _nothing
+        self._keep_alive()
+        self._hangups.watch(fd, call)
+        return lambda: self._hangups.unwatch(fd)
+
+    def hear_others(self) -> None:
+        """Notice every client that has hung up by now, and not only when its turn comes."""
+        self._hangups.look()
+
+    def stop_reading(self) -> None:
+        """Nothing more is read from the client: a read under way ends, and so does the keep-alive.
+
+        gunicorn ignores an application's `Connection: close`; this is what it does heed.
+        """
+        if self._socket is not None:
+            stop_reading(self._socket)
+
+    def cut(self) -> None:
+        """End the connection, with a write that is under way."""
+        if self._socket is not None:
+            _shutdown(self._socket, socket.SHUT_RDWR)
+
+    def _keep_alive(self) -> None:
+        if self._socket.family in (socket.AF_INET, socket.AF_INET6):
+            for level, option, value in KEEPALIVE:
+                self._socket.setsockopt(level, option, value)
+
+
+def stop_reading(connection: Any) -> None:
+    """Read nothing more from this socket: an idle connection is closed, a request under way is answered."""
+    _shutdown(connection, socket.SHUT_RD)
+
+
+def _shutdown(connection: Any, how: int) -> None:
+    try:
+        # On a copy of the descriptor: the method of an SSL socket would drop its encryption and write on.
+        with socket.socket(fileno=os.dup(connection.fileno())) as copy:
+            copy.shutdown(how)
+    except (OSError, ValueError):
+        pass  # it is closed already
+
+
+def _wanted(length: int, limit: int | None) -> int:
+    if length >= 0:
+        return length
+    return -1 if limit is None else limit + 1
+
+
+def _gunzip(body: bytes, limit: int | None) -> bytes:
+    text = b""
+    while True:  # it may have several members
+        inflate = zlib.decompressobj(wbits=31)
+        try:
+            text += inflate.decompress(body, 0 if limit is None else limit + 1 - len(text))
+        except zlib.error:
+            raise BadRequest("the body is not gzip") from None
+        if limit is not None and len(text) > limit:
+            raise TooLarge(f"a body has at most {limit} bytes")
+        if not inflate.eof:
+            raise BadRequest("the gzip body is cut short")
+        body = inflate.unused_data
+        if not body:
+            return text
+
+
+def _nothing() -> None:
+    pass

@@ -1,0 +1,231 @@
+"""The blueprint: the endpoint, the demo page and what else the server tells."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import partial, update_wrapper, wraps
+from pathlib import Path
+from typing import Final
+
+from flask import Blueprint, Flask, Response, current_app, request, send_from_directory
+from flask_limiter import Limiter, RateLimitExceeded
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from ..errors import MethodNotAllowed, NotFound, RateLimited, SignalError, Unavailable, Untrusted
+from ..matching.stores.base import Store
+from ..openpgp.signatures import Signatures
+from ..settings import Settings
+from ..telemetry.metrics import exposition
+from ..telemetry.request_log import RequestLog
+from .endpoint import HEADERS, Endpoint, Header, Watched, encode, refused
+from .ice import ice_servers
+from .passes import is_good_pass
+
+STATIC: Final = Path(__file__).parent.parent / "static"
+
+SHARED_FILES: Final = ("spacerift.js", "signers.js", "fingerprints.js")
+"""The modules that pages of other origins may import."""
+
+PAGE_FILES: Final = ("demo.js", "demo.css")
+
+CONTENT_SECURITY_POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+PREFLIGHT_SECONDS: Final = 86400
+
+METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")  # and HEAD, with GET
+
+View = Callable[..., Response]
+
+
+class Routes:
+    """The views, and what they need."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        *,
+        settings: Settings,
+        request_log: RequestLog,
+        store: Store,
+        signatures: Signatures | None,
+    ) -> None:
+        self._endpoint = endpoint
+        self._settings = settings
+        self._request_log = request_log
+        self._store = store
+        self._signatures = signatures
+
+    def blueprint(self) -> Blueprint:
+        routes = Blueprint("spacerift", __name__)
+        limited = self._limits_gets()
+        views: list[tuple[str, str, str, View]] = [
+            ("/", "POST", "signal", self.signal),
+            ("/", "OPTIONS", "preflight", self.preflight),
+            ("/", "GET", "page", self.page),
+            ("/ice", "GET", "ice", limited(self.ice)),
+            ("/key", "GET", "key", limited(self.key)),
+            ("/health", "GET", "health", self.health),
+            ("/ready", "GET", "ready", self.ready),
+            ("/metrics", "GET", "metrics", self.metrics),
+            ("/pools", "GET", "pools", self.pools),
+        ]
+        for name in (*SHARED_FILES, *PAGE_FILES):
+            views.append((f"/{name}", "GET", name.replace(".", "_"), partial(self.file, name)))
+        left = {path: list(METHODS) for path, _, _, _ in views}
+        for path, method, name, view in views:
+            # A client may leave the last slash out, but not a browser, for the page's links are relative.
+            _add(routes, path, name, view, [method], strict_slashes=method == "GET")
+            left[path].remove(method)
+        # A 405 or 404 of Flask's routing belongs to no blueprint, so an application would answer it in its
+        # own way. But at the application's root, what is not ours is not ours to refuse.
+        for number, (path, methods) in enumerate(left.items()):
+            allowed = ", ".join(["HEAD", *(each for each in METHODS if each not in methods)])
+            refuse = partial(_refusal, MethodNotAllowed("method not allowed"), headers=[("Allow", allowed)])
+            _add(routes, path, f"refuse_{number}", refuse, methods, strict_slashes=path != "/")
+        if self._settings.url_prefix:
+            _add(routes, "/<path:path>", "unknown", lambda path: _refusal(NotFound("not found")), METHODS)
+        return routes
+
+    def _limits_gets(self) -> Callable[[View], View]:
+        """A decorator for the views that make something for each who asks: `ADDRESS_LIMIT`, counted apart."""
+        rate = self._settings.address_limit
+        if rate is None:
+            return lambda view: view
+        limiter = self._limiter = Limiter(
+            lambda: self._endpoint.address(request.environ), storage_uri="spacerift+memory://"
+        )
+        # An application of its own: in ours, its hooks would cost each request as much as an empty view does,
+        # and it would take the RATELIMIT_ settings of another Limiter for its own.
+        limiter.init_app(Flask("spacerift.limiter"))
+
+        def decorate(view: View) -> View:
+            counted = limiter.limit(str(rate))(view)
+
+            @wraps(view)
+            def limited() -> Response:
+                try:
+                    return counted()
+                except RateLimitExceeded:
+                    self._request_log.metrics.limit_hit("get").inc()
+                    return _refusal(RateLimited(rate.get_expiry()), self._endpoint.cors(request.environ))
+
+            return limited
+
+        return decorate
+
+    # --- the protocol --------------------------------------------------------------------------------------
+
+    def signal(self) -> Response:
+        """`POST /`: one request of the protocol."""
+        status, headers, body = self._endpoint.serve(request.environ)
+        # Passed through as it is, for whoever looked into a watched body before it is written would end it.
+        watched = isinstance(body, Watched)
+        return current_app.response_class(body, status, headers, direct_passthrough=watched)
+
+    def preflight(self) -> Response:
+        """`OPTIONS /`: asked by a browser before a cross-origin request that is not simple, once a day."""
+        try:
+            self._endpoint.check_origin(request.environ)
+        except Untrusted as refusal:
+            return _refusal(refusal, [("Vary", "Origin")])
+        headers = [
+            *self._endpoint.cors(request.environ),
+            ("Access-Control-Allow-Methods", "POST, GET, OPTIONS"),
+            ("Access-Control-Allow-Headers", "Content-Type, Content-Encoding"),
+            ("Access-Control-Max-Age", str(PREFLIGHT_SECONDS)),
+            ("Allow", "POST, GET, HEAD, OPTIONS"),
+        ]
+        return current_app.response_class(status=204, headers=headers)
+
+    # --- the page and its files ----------------------------------------------------------------------------
+
+    def page(self) -> Response:
+        """`GET /`: the demo."""
+        text = (STATIC / "index.html").read_text("utf-8")
+        text = text.replace("{{REQUEST_TIMEOUT}}", f"{self._settings.request_timeout:g}")
+        response = current_app.response_class(text, mimetype="text/html")
+        response.headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
+        response.headers["Referrer-Policy"] = "no-referrer"
+        return _plain(response)
+
+    def file(self, name: str) -> Response:
+        response = send_from_directory(STATIC, name)
+        if name in SHARED_FILES:
+            self._share(response)
+        return _plain(response)
+
+    def ice(self) -> Response:
+        """`GET /ice`: what a peer's `RTCPeerConnection` is given."""
+        response = _json({"iceServers": ice_servers(self._settings, time.time())})
+        self._share(response)
+        return response
+
+    def key(self) -> Response:
+        """`GET /key`: the server's public key, for a client to pin."""
+        public_key = self._signatures and self._signatures.public_key
+        if not public_key:
+            return _refusal(NotFound("this server signs nothing"), self._endpoint.cors(request.environ))
+        response = _plain(current_app.response_class(public_key, mimetype="application/pgp-keys"))
+        self._share(response)
+        return response
+
+    def health(self) -> Response:
+        """`GET /health`: the process answers."""
+        return _plain(_json({"TYPE": "HEALTHY"}))
+
+    def ready(self) -> Response:
+        """`GET /ready`: it can pair."""
+        if self._store.is_ready() and (self._signatures is None or self._signatures.is_ready()):
+            return _plain(_json({"TYPE": "READY"}))
+        return _refusal(Unavailable("not ready"))
+
+    def metrics(self) -> Response:
+        """`GET /metrics`: for Prometheus."""
+        text = exposition(self._request_log.metrics, self._store.statistics)
+        return _plain(current_app.response_class(text, headers=[("Content-Type", CONTENT_TYPE_LATEST)]))
+
+    def pools(self) -> Response:
+        """`GET /pools`: counts of each pool, for `flask spacerift pools`, which knows the same secret."""
+        given = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        if not is_good_pass(self._settings.secret_key, given):
+            return _refusal(NotFound("not found"))
+        return _plain(_json({"pools": [asdict(each) for each in self._store.pools()]}))
+
+    def _share(self, response: Response) -> None:
+        """Let pages of the allowed origins read this."""
+        response.headers.extend(self._endpoint.cors(request.environ))
+
+
+def _refusal(refusal: SignalError, headers: Sequence[Header] = ()) -> Response:
+    ours = [*HEADERS, *headers]
+    return current_app.response_class(refused(refusal, ours), refusal.status, ours)
+
+
+def _add(
+    routes: Blueprint,
+    path: str,
+    name: str,
+    view: View,
+    methods: Sequence[str],
+    *,
+    strict_slashes: bool = False,
+) -> None:
+    if isinstance(view, partial):  # an application's other extensions expect a view to have a name
+        view = update_wrapper(view, view.func)
+    routes.add_url_rule(
+        path, name, view, methods=methods, strict_slashes=strict_slashes, provide_automatic_options=False
+    )
+
+
+def _json(fields: dict[str, object]) -> Response:
+    return current_app.response_class(encode(fields), headers=HEADERS)
+
+
+def _plain(response: Response) -> Response:
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    return response

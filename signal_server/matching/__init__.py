@@ -1,0 +1,1 @@
+"""Decides: who meets whom, who waits, and who gets which reply. Knows nothing of HTTP, OpenPGP or metrics."""

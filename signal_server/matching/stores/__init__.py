@@ -1,0 +1,1 @@
+"""Remembers: in this process, or in Redis."""

@@ -1,0 +1,133 @@
+"""What every store promises. There is one matcher, and it does not ask which store it has."""
+
+from __future__ import annotations
+
+import random
+from abc import ABC, abstractmethod
+from base64 import urlsafe_b64encode
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from hashlib import blake2b
+
+from ...errors import Unavailable
+from ...messages import Arrival, Delivery
+
+_random = random.SystemRandom()  # whoever has seeded the common one keeps its sequence
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one atomic step decided.
+
+    Attributes:
+        deliveries: replies for requests that are open in this process. An event may also decide those of
+            others: whose request has run out of time, or was returned and matched.
+        good: `answer`, `bounce`: the nonce was good. `withdraw`: no reply will come. `claim`: write it now.
+        responder: `settle`: the peer whose answer was delivered.
+        next_ms: in how many ms `expire` has something to do; None if the store sees to that itself.
+        lost: requests of this process of which the store knows nothing any more: no reply will come.
+    """
+
+    deliveries: list[Delivery] = field(default_factory=list)
+    good: bool = True
+    responder: str | None = None
+    next_ms: int | None = None
+    lost: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class PoolCounts:
+    """What stands in one pool.
+
+    Attributes:
+        pool: from `pool_hash`. A namespace may be what lets people in, so nobody is shown it.
+        waiting, offered: requests.
+        pairs: that are remembered.
+    """
+
+    pool: str
+    waiting: int
+    offered: int
+    pairs: int
+
+
+def pool_hash(pool: str) -> str:
+    """A pool's name for those who need not know its namespace."""
+    return urlsafe_b64encode(blake2b(pool.encode(), digest_size=15).digest()).decode()
+
+
+class Store(ABC):
+    """The state of the server. Each method is atomic, over all processes that share the store.
+
+    Raises, each of them:
+        Unavailable: the store is away; nothing is known to have happened.
+    """
+
+    @abstractmethod
+    def start(self, apply: Callable[[Outcome], object]) -> None:
+        """From the first event on, call `apply` with what other processes decide."""
+
+    @abstractmethod
+    def connect(self, arrival: Arrival, *, may_wait: bool) -> Outcome:
+        """Match a newcomer with the oldest offer that it may meet (`DEMOTE`), or let it wait (no delivery),
+        or tell it that there is nobody (`NO_PEER`), if it may not wait."""
+
+    @abstractmethod
+    def answer(self, arrival: Arrival, nonce: str) -> Outcome:
+        """Take an answer. Not `good`: nothing was changed.
+
+        The initiator gets an `ANSWER`, whose process must `claim` it, write it and `settle` it. Then the
+        responder gets its own reply, within 3 s: `DELIVERED`, or the next `DEMOTE`, or `NO_PEER`.
+        """
+
+    @abstractmethod
+    def bounce(self, arrival: Arrival, nonce: str, *, may_wait: bool) -> Outcome:
+        """Give the offer back and take the bouncing peer's own. Not `good`: nothing was changed."""
+
+    @abstractmethod
+    def release(self, nonce: str) -> Outcome:
+        """A `DEMOTE` could not be written."""
+
+    @abstractmethod
+    def claim(self, nonce: str) -> Outcome:
+        """Ask, just before an `ANSWER` is written, whether it may be. `good` at most once for a nonce."""
+
+    @abstractmethod
+    def settle(self, nonce: str, *, written: bool) -> Outcome:
+        """An `ANSWER` was written to the initiator's open connection, or could not be."""
+
+    @abstractmethod
+    def withdraw(self, ticket: str, *, unless_offered: bool = False) -> Outcome:
+        """Take a waiting or offered request out. Not `good`: its reply is decided already and will come.
+
+        With `unless_offered` one whose offer is out with a responder stays, and is not `good` either.
+        """
+
+    @abstractmethod
+    def expire(self) -> Outcome:
+        """End what has run out of time."""
+
+    @abstractmethod
+    def remember_once(self, key: str, *, seconds: float) -> bool:
+        """Was this key shown before, within `seconds`? It is remembered from now on."""
+
+    @abstractmethod
+    def forget_once(self, key: str) -> None:
+        """Forget that it was seen."""
+
+    @abstractmethod
+    def statistics(self) -> dict[str, int]:
+        """Counts, without a signal, a peer or a namespace."""
+
+    @abstractmethod
+    def pools(self) -> list[PoolCounts]:
+        """The pools with anything in them. It looks through all of them, so it is for an operator only."""
+
+    @abstractmethod
+    def is_ready(self) -> bool:
+        """Can it decide now?"""
+
+
+def away(kind: type[Unavailable] = Unavailable) -> Unavailable:
+    """The shared store is. Whoever was waiting asks again, but not all in the same second."""
+    return kind("the store is away", retry_after=_random.randint(1, 3))

@@ -1,0 +1,12 @@
+"""Proves: whom we trust, what they signed, and what we sign.
+
+packets      armour, packets and signatures, read strictly
+message      one signed message
+certificate  one public key
+keyring      the seam: `Keyring`, and the `Engine` behind it
+gnupg        the default engine, and `gnupg_helper`, the process in which gpg is run
+sequoia      the other engine
+trust        the settings: which keys, and where they lie
+signatures   what a signed request must say
+signer       signs for the Python client
+"""

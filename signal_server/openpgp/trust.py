@@ -1,0 +1,151 @@
+"""The keys that the settings name: in a folder, in a file, or as text, for a platform has no files."""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+from typing import Final
+
+from ..errors import ConfigurationError, Unavailable, Untrusted
+from .certificate import Certificate, read_certificate, split_certificates
+from .keyring import Engine, Keyring
+from .packets import dearmour
+
+log = logging.getLogger(__name__)
+
+PUBLIC_BLOCK: Final = re.compile(
+    r"-----BEGIN PGP PUBLIC KEY BLOCK-----.*?-----END PGP PUBLIC KEY BLOCK-----", re.S
+)
+PRIVATE: Final = "-----BEGIN PGP PRIVATE KEY BLOCK-----"
+
+
+def open_keyring(
+    *,
+    openpgp: str,
+    trusted_keys: str | None,
+    private_key: str | None,
+    passphrase: str | None,
+) -> Keyring:
+    """Make the keyring that the settings ask for.
+
+    Args:
+        openpgp: `gnupg` or `sequoia`.
+        trusted_keys: a folder of armoured keys, or the armoured text; None: each key speaks for itself.
+        private_key: a path, or the armoured text; None: replies are not signed.
+        passphrase: of the private key.
+
+    Raises:
+        ConfigurationError: they cannot be used: one line, which names the setting and repeats no key.
+    """
+    engine = _engine(openpgp, private_key and _private_text(private_key), passphrase)
+    try:
+        trusted = None if trusted_keys is None else load_trusted(engine, trusted_keys)
+        keyring = Keyring(engine, trusted)
+        _check_own_key(engine)
+    except Unavailable as error:
+        engine.close()
+        raise ConfigurationError(f"SPACERIFT_SIGNATURES: {error.reason}") from None
+    except BaseException:
+        engine.close()
+        raise
+    return keyring
+
+
+def load_trusted(engine: Engine, setting: str) -> dict[str, Certificate]:
+    """The trusted keys by their fingerprints.
+
+    Raises:
+        ConfigurationError: something there is no key, or is none that can be used.
+    """
+    found = {
+        certificate.fingerprint: (source, certificate)
+        for source, text in _sources(setting)
+        for certificate in read_keys(source, text)
+    }
+    if not found:
+        log.warning("SPACERIFT_TRUSTED_KEYS holds no key: nobody is let in")
+        return {}
+    data = b"".join(certificate.whole for _, certificate in found.values())
+    tidied = [read_certificate(each) for each in split_certificates(engine.tidy(data))]
+    trusted = {each.fingerprint: each for each in tidied}
+    for fingerprint, (source, _) in found.items():
+        if fingerprint not in trusted:
+            raise ConfigurationError(f"{source}: the key {fingerprint} is not signed by itself")
+    return trusted
+
+
+def _engine(openpgp: str, private_key: str | None, passphrase: str | None) -> Engine:
+    if openpgp == "sequoia":
+        try:
+            from .sequoia import SequoiaEngine
+        except ImportError:
+            raise ConfigurationError("SPACERIFT_OPENPGP=sequoia needs: pip install pysequoia") from None
+        return SequoiaEngine(private_key, passphrase)
+    from .gnupg import GnupgEngine
+
+    return GnupgEngine(private_key, passphrase)
+
+
+def _check_own_key(engine: Engine) -> None:
+    """Peers must be able to verify our replies by the rules that we hold them to."""
+    if engine.public_key is None:
+        return
+    try:
+        Keyring(engine, None).verify(engine.sign("ready"), engine.public_key)
+    except Untrusted as error:
+        raise ConfigurationError(
+            f"SPACERIFT_PRIVATE_KEY: peers could not verify it: {error.reason}"
+        ) from None
+
+
+def _private_text(setting: str) -> str:
+    if "-----BEGIN" in setting:
+        return _lines(setting)
+    try:
+        return Path(setting).read_text("ascii")
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"SPACERIFT_PRIVATE_KEY: cannot read it: {_reason(error)}") from None
+
+
+def _sources(setting: str) -> list[tuple[str, str]]:
+    """The texts that hold trusted keys, each with where it stands."""
+    name = "SPACERIFT_TRUSTED_KEYS"
+    if "-----BEGIN" in setting:
+        return [(name, _lines(setting))]
+    try:
+        files = [each for each in sorted(Path(setting).iterdir()) if not each.name.startswith(".")]
+        return [(f"{name}: {each.name}", each.read_text("latin-1")) for each in files if each.is_file()]
+    except OSError as error:
+        raise ConfigurationError(f"{name}: cannot read it: {_reason(error)}") from None
+
+
+def read_keys(source: str, text: str) -> list[Certificate]:
+    """The public keys in a text.
+
+    Raises:
+        ConfigurationError: there is none, or something else; `source` says where.
+    """
+    if PRIVATE in text:
+        raise ConfigurationError(f"{source}: holds a private key, which does not belong there")
+    try:
+        return [
+            read_certificate(each)
+            for block in PUBLIC_BLOCK.findall(text)
+            for each in split_certificates(dearmour(block, "PUBLIC KEY BLOCK"))
+        ] or _no_key(source)
+    except Untrusted as error:
+        raise ConfigurationError(f"{source}: not a key that can be used: {error.reason}") from None
+
+
+def _no_key(source: str) -> list[Certificate]:
+    raise ConfigurationError(f"{source}: no armoured OpenPGP public key")
+
+
+def _lines(text: str) -> str:
+    """A file of environment variables has one line for each: there, a line break is written as \\\\n."""
+    return text if "\n" in text.strip() else text.replace("\\n", "\n")
+
+
+def _reason(error: Exception) -> str:
+    return (error.strerror or "error") if isinstance(error, OSError) else "not an armoured text"

@@ -1,0 +1,1 @@
+"""Counts: the metrics, and one line of the log for each request."""
