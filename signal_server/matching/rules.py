@@ -234,10 +234,11 @@ class Rules:
 
     def statistics(self) -> dict[str, int]:
         """Counts, for tests and operators."""
+        offered = [each.arrival.pool for each in self._offers.values() if each.nonce is not None]
         return {
-            "pools": len(self._pools),
+            "pools": len({*self._pools, *offered}),
             "waiting": sum(map(len, self._pools.values())),
-            "offered": sum(each.nonce is not None for each in self._offers.values()),
+            "offered": len(offered),
             "handovers": len(self._handovers),
             "pairs": len(self._pairs),
         }
