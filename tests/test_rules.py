@@ -280,6 +280,15 @@ def test_who_bounces_is_held_with_its_own_offer_and_the_two_are_a_pair(game: Gam
     assert game.connect("dora") == ["dora DEMOTE bob nonce-3"]
 
 
+def test_a_bounce_that_may_not_wait_and_finds_only_the_bounced_peer_changes_nothing(game: Game) -> None:
+    game.connect("alice")
+    game.connect("bob")
+    game.connect("alice.2")
+    assert game.bounce("bob.2", "nonce-1", may_wait=False) == ["bob.2 NO_PEER"]
+    assert game.rules.statistics()["pairs"] == 0
+    assert game.answer("bob.3", "nonce-1") == ["alice ANSWER bob.3 nonce-1"]
+
+
 @pytest.mark.parametrize("nonce", ["nonce-9", "", "nonce-1\0", "nonce-11"])
 def test_a_forged_nonce_disturbs_no_one(game: Game, nonce: str) -> None:
     game.connect("alice")
@@ -514,9 +523,7 @@ def test_a_match_steps_over_those_it_has_met_and_not_over_the_pool(monkeypatch: 
     met = ("a", "b", "c")
 
     def remember(one: str, other: str) -> None:
-        game.rules._pairs.remember(
-            b"open:", named(one), named(other), Met.BOUNCED, until_ms=10**9, now_ms=0
-        )
+        game.rules._pairs.remember(b"open:", named(one), named(other), Met.BOUNCED, until_ms=10**9, now_ms=0)
 
     for one, other in itertools.combinations((*met, "crowd"), 2):
         remember(one, other)

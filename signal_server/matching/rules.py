@@ -152,7 +152,7 @@ class Rules:
         handover = self._good(arrival, nonce)
         if handover is None or handover.stage is not _Stage.OFFERED:
             return None
-        if not may_wait and self._oldest_for(arrival, now_ms) is None:
+        if not may_wait and self._oldest_for(arrival, now_ms, unwanted=handover.initiator) is None:
             return [Delivery(arrival.ticket, Reply(NO_PEER))]
         del self._handovers[nonce]
         self._remember(handover, Met.BOUNCED, now_ms)
@@ -256,14 +256,19 @@ class Rules:
         self._last_number += 1
         return self._last_number
 
-    def _oldest_for(self, arrival: Arrival, now_ms: int) -> Offer | None:
+    def _oldest_for(self, arrival: Arrival, now_ms: int, *, unwanted: bytes | None = None) -> Offer | None:
+        """The offer that this arrival gets; not one of a peer that it is about to bounce."""
         pool = self._pools.get(arrival.pool)
         if pool is None:
             return None
         name = arrival.pool.encode()
-        return pool.oldest_for(
-            arrival, lambda other: self._pairs.met(name, arrival.peer, other, now_ms=now_ms)
-        )
+
+        def met_by(other: bytes) -> Met | None:
+            if other == unwanted:
+                return Met.BOUNCED
+            return self._pairs.met(name, arrival.peer, other, now_ms=now_ms)
+
+        return pool.oldest_for(arrival, met_by)
 
     def _wait(self, offer: Offer) -> None:
         name = offer.arrival.pool
