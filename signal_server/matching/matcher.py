@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Protocol
 
 from ..errors import BadRequest, RateLimited, SignalError, Unavailable, Untrusted
-from ..messages import ANSWER, BOUNCE, DEMOTE, NO_PEER, Admitted, Arrival, Reply
+from ..messages import ANSWER, BOUNCE, DEMOTE, NO_PEER, Admitted, Arrival, Reply, Request
 from .limits import Limits
 from .stores.base import Name, Outcome, Store, away
 from .tickets import OpenTickets, Result, Ticket
@@ -42,7 +42,7 @@ class Matcher:
 
     # --- a request comes -----------------------------------------------------------------------------------
 
-    def decide(self, admitted: Admitted, ticket: Ticket, *, leaver: bytes, wait_ms: int) -> None:
+    def decide(self, admitted: Admitted, ticket: Ticket, leaver: bytes, wait_ms: int) -> None:
         """Ask the store about a request. Its ticket has a result then, or waits for one.
 
         Args:
@@ -71,7 +71,7 @@ class Matcher:
             ticket.refusal = self._tickets.refusal(ticket)
             if request.type == BOUNCE and ticket.refusal is None:
                 ticket.refusal = self._take_place(ticket)  # before, for what it does cannot be undone
-        if not self._present_nonce(arrival, admitted, ticket):
+        if request.nonce is None or not self._present(request.nonce, arrival, request, ticket):
             self._connect(arrival, admitted, ticket)
         if ticket.result is None and not request.is_answer:
             self._hold(ticket)
@@ -88,15 +88,12 @@ class Matcher:
             return False
         return True
 
-    def _present_nonce(self, arrival: Arrival, admitted: Admitted, ticket: Ticket) -> bool:
-        """Answer or bounce the offer of the request's nonce. Returns False if there is no good one."""
-        request = admitted.request
-        if request.nonce is None:
-            return False
+    def _present(self, nonce: str, arrival: Arrival, request: Request, ticket: Ticket) -> bool:
+        """Answer or bounce the offer of this nonce. Returns False if it is not good."""
         if request.type == BOUNCE:
-            outcome = self._store.bounce(arrival, request.nonce, may_wait=ticket.refusal is None)
+            outcome = self._store.bounce(arrival, nonce, may_wait=ticket.refusal is None)
         else:
-            outcome = self._store.answer(arrival, request.nonce)
+            outcome = self._store.answer(arrival, nonce)
         return self.apply(outcome).good
 
     def _connect(self, arrival: Arrival, admitted: Admitted, ticket: Ticket) -> None:
@@ -128,7 +125,7 @@ class Matcher:
 
     # --- a reply goes --------------------------------------------------------------------------------------
 
-    def begin(self, reply: Reply, peer: bytes, *, is_open: Callable[[], bool]) -> Reply:
+    def begin(self, reply: Reply, peer: bytes, is_open: Callable[[], bool]) -> Reply:
         """Take a reply that is to be written now; what is returned is written in its place.
 
         Args:
@@ -206,6 +203,8 @@ class Matcher:
 
         What reaches nobody goes back to the store, which decides anew: in a loop, however many are gone.
         """
+        if not outcome.deliveries and not outcome.lost:
+            return outcome
         pending = deque(outcome.deliveries)
         lost = [*outcome.lost]
         while pending:

@@ -65,13 +65,13 @@ class Metrics:
         self.refusals: Counter[str] = Counter()
         self.totals: Counter[str] = Counter()
         # By labels: how many fell into each bucket, in one above all of them, and the sum of seconds.
-        self._requests: dict[str, list[float]] = {}
-        self._openpgp: dict[str, list[float]] = {}
+        self._requests: dict[tuple[str, ...], list[float]] = {}
+        self._openpgp: dict[tuple[str, ...], list[float]] = {}
         self._published = 0.0
 
     def request(self, reply: str, status: str, seconds: float) -> None:
         """Count a request by how it ended, and the time it took."""
-        _observe(self._requests, f"{reply} {status}", REQUEST_BUCKETS, seconds)
+        _observe(self._requests, (reply, status), REQUEST_BUCKETS, seconds)
 
     def openpgp(self, operation: str) -> AbstractContextManager[None]:
         """Take the time of a signature that is made or verified."""
@@ -83,7 +83,7 @@ class Metrics:
         try:
             yield
         finally:
-            _observe(self._openpgp, operation, OPENPGP_BUCKETS, time.perf_counter() - started)
+            _observe(self._openpgp, (operation,), OPENPGP_BUCKETS, time.perf_counter() - started)
 
     def limit_hit(self, limit: str) -> None:
         """Count a request that a limit refused."""
@@ -113,8 +113,8 @@ class Metrics:
     def counts(self) -> dict[str, dict[str, Any]]:
         """All counts, by the name of their metric."""
         return {
-            "requests": self._requests,
-            "openpgp": self._openpgp,
+            "requests": {" ".join(labels): row for labels, row in self._requests.items()},
+            "openpgp": {" ".join(labels): row for labels, row in self._openpgp.items()},
             "refusals": self.refusals,
             "totals": self.totals,
         }
@@ -137,7 +137,10 @@ def exposition(metrics: Metrics, statistics: Statistics) -> bytes:
 
 
 def _observe(
-    histogram: dict[str, list[float]], labels: str, buckets: tuple[float, ...], value: float
+    histogram: dict[tuple[str, ...], list[float]],
+    labels: tuple[str, ...],
+    buckets: tuple[float, ...],
+    value: float,
 ) -> None:
     row = histogram.get(labels)
     if row is None:
