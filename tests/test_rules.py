@@ -548,16 +548,24 @@ def test_a_match_steps_over_those_it_has_met_and_not_over_the_pool(monkeypatch: 
     assert steps == 4 + 3 + 4
 
 
+class Thing:
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.due = 0
+
+
 def test_deadlines_come_in_the_order_of_their_times() -> None:
     deadlines = Deadlines()
-    entries = [(when, number, f"{when}") for number, when in enumerate((5, 9, 2, 7, 9, 1, 5, 3))]
-    for number, entry in enumerate(entries):
-        deadlines.add(number % 3, entry)
-    gone = entries[3]
-    taken = []
-    while (due := deadlines.take(8, lambda due: due != gone)) is not None:
-        taken.append(due)
-    assert taken == sorted(each for each in entries if each[0] <= 8 and each != gone)
-    assert deadlines.take(9, lambda due: True) == entries[1]
-    assert deadlines.take(9, lambda due: True) == entries[4]
-    assert deadlines.take(10**9, lambda due: True) is None
+    times = (5, 9, 2, 7, 9, 1, 5, 3)
+    things = [Thing(f"{number} at {when}") for number, when in enumerate(times)]
+    for number, (when, thing) in enumerate(zip(times, things, strict=True)):
+        deadlines.add(number % 3, when, number + 1, thing)
+    assert deadlines.first_ms == 1
+    things[0].due = 0  # it does not count
+    deadlines.add(1, 6, 9, things[5])  # it counts at another time
+    taken = [thing.name for thing in iter(lambda: deadlines.take(8), None)]
+    assert taken == ["2 at 2", "7 at 3", "6 at 5", "5 at 1", "3 at 7"]
+    assert deadlines.first_ms == 9
+    assert [thing.name for thing in iter(lambda: deadlines.take(9), None)] == ["1 at 9", "4 at 9"]
+    assert deadlines.take(10**9) is None
+    assert deadlines.first_ms > 10**9
