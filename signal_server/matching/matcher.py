@@ -149,10 +149,12 @@ class Matcher:
 
         If the store is away it hears nothing of that, and takes it for lost when the time for it is over.
         """
-        with suppress(Unavailable):
+        try:
             outcome = self._finish(reply, written)
-            if outcome is not None:
-                self.apply(outcome)
+        except Unavailable:
+            return
+        if outcome is not None:
+            self.apply(outcome)
 
     def _finish(self, reply: Reply, written: bool) -> Outcome | None:
         if reply.type == ANSWER:
@@ -202,31 +204,36 @@ class Matcher:
 
         What reaches nobody goes back to the store, which decides anew: in a loop, however many are gone.
         """
-        if not outcome.deliveries and not outcome.lost:
-            return outcome
-        pending = deque(outcome.deliveries)
-        lost = [*outcome.lost]
-        while pending:
-            delivery = pending.popleft()
-            ticket = self._tickets.get(delivery.ticket)
-            if ticket is None or not self.resolve(ticket, delivery.reply):
-                with suppress(Unavailable):
-                    again = self._finish(delivery.reply, written=False)
-                    if again is not None:
-                        pending.extend(again.deliveries)
-                        lost += again.lost
+        unheard = []
+        for id, reply in outcome.deliveries:
+            ticket = self._tickets.get(id)
+            if ticket is None or not self.resolve(ticket, reply):
+                unheard.append(reply)
+        if unheard or outcome.lost:
+            self._give_back(deque(unheard), [*outcome.lost])
+        return outcome
+
+    def _give_back(self, unheard: deque[Reply], lost: list[str]) -> None:
+        """Let the store decide anew on replies that reached nobody. What it has lost gets a refusal."""
+        while unheard:
+            with suppress(Unavailable):
+                again = self._finish(unheard.popleft(), written=False)
+                for id, reply in again.deliveries if again is not None else ():
+                    ticket = self._tickets.get(id)
+                    if ticket is None or not self.resolve(ticket, reply):
+                        unheard.append(reply)
+                lost += again.lost if again is not None else ()
         for id in lost:
             ticket = self._tickets.get(id)
             if ticket is not None:
                 self.resolve(ticket, away())
-        return outcome
 
     def resolve(self, ticket: Ticket, result: Result) -> bool:
         """End a request. Returns False if it has ended."""
         if ticket.result is not None:
             return False
         self.close(ticket)
-        if ticket.refusal is not None and isinstance(result, Reply) and result.type == NO_PEER:
+        if ticket.refusal is not None and type(result) is Reply and result.type == NO_PEER:
             self._uncount(ticket)
             result = ticket.refusal
         return ticket.resolve(result)
