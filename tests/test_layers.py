@@ -34,7 +34,7 @@ PACKAGES = {
     "errors": set(),
     "messages": set(),
     "settings": {"limits"},
-    "telemetry": {"prometheus_client"},
+    "telemetry": {"gevent", "prometheus_client"},
     "openpgp": {"gnupg", "pysequoia"},
     "matching": {"limits", "redis", "hiredis", "gevent"},
     "http": {"flask", "flask_limiter", "gevent", "gunicorn", "itsdangerous", "prometheus_client", "werkzeug"},
@@ -45,7 +45,15 @@ PACKAGES = {
 }
 """What each may import beside the standard library."""
 
-PURE = {"errors", "messages", "matching.pairs", "matching.rules", "matching.identity"}
+PURE = {
+    "errors",
+    "messages",
+    "matching.deadlines",
+    "matching.identity",
+    "matching.pairs",
+    "matching.pool",
+    "matching.rules",
+}
 """These import nothing that waits, chooses or tells the time."""
 
 IMPURE = {

@@ -79,8 +79,9 @@ class Matcher:
     def _take_name(self, ticket: Ticket, leaver: bytes) -> bool:
         """Returns False if the request's LEAVE came before it."""
         taken = self._store.take_name(ticket.name, leaver, ticket.id)
-        if taken is Name.IN_USE:
+        if taken is not Name.TAKEN:
             ticket.name = ""  # not this one's to drop
+        if taken is Name.IN_USE:
             raise BadRequest("REQUEST is the name of another request that is open")
         if taken is Name.LEFT:
             self.resolve(ticket, Reply(NO_PEER))

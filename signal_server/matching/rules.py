@@ -159,7 +159,7 @@ class Rules:
         handover = self._good(arrival, nonce)
         if handover is None or handover.stage is not _Stage.OFFERED:
             return None
-        if not may_wait and self._oldest_for(arrival, now_ms) is None:
+        if not may_wait and self._oldest_for(arrival, now_ms, unwanted=handover.initiator) is None:
             return [Delivery(arrival.ticket, Reply(NO_PEER))]
         self._void(handover)
         self._remember(handover, Met.BOUNCED, now_ms)
@@ -244,10 +244,11 @@ class Rules:
 
     def statistics(self) -> dict[str, int]:
         """Counts, for tests and operators."""
+        offered = [each.arrival.pool for each in self._offers.values() if each.nonce is not None]
         return {
-            "pools": len(self._pools),
+            "pools": len({*self._pools, *offered}),
             "waiting": sum(map(len, self._pools.values())),
-            "offered": sum(each.nonce is not None for each in self._offers.values()),
+            "offered": len(offered),
             "handovers": len(self._handovers),
             "pairs": len(self._pairs),
         }
@@ -261,14 +262,19 @@ class Rules:
 
     # --- the parts of an event -----------------------------------------------------------------------------
 
-    def _oldest_for(self, arrival: Arrival, now_ms: int) -> Offer | None:
+    def _oldest_for(self, arrival: Arrival, now_ms: int, *, unwanted: bytes | None = None) -> Offer | None:
+        """The offer that this arrival gets; not one of a peer that it is about to bounce."""
         pool = self._pools.get(arrival.pool)
         if pool is None:
             return None
         name = arrival.pool.encode()
-        return pool.oldest_for(
-            arrival, lambda other: self._pairs.met(name, arrival.peer, other, now_ms=now_ms)
-        )
+
+        def met_by(other: bytes) -> Met | None:
+            if other == unwanted:
+                return Met.BOUNCED
+            return self._pairs.met(name, arrival.peer, other, now_ms=now_ms)
+
+        return pool.oldest_for(arrival, met_by)
 
     def _wait(self, offer: Offer) -> None:
         name = offer.arrival.pool

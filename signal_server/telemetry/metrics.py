@@ -39,7 +39,7 @@ PUBLISH_SECONDS: Final = 1.0
 GAUGES: Final = {
     "waiting": ("waiting", "Requests that wait for a peer"),
     "offered": ("offered", "Requests whose offer is out with a peer that is to answer it"),
-    "pools": ("pools", "Pools with anything in them"),
+    "pools": ("pools", "Pools in which a request waits or is offered"),
     "pairs": ("pairs_remembered", "Pairs that are not matched again for a while"),
 }
 """By the store's name for it: ours, and what it means."""
