@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any
 
 from limits.storage import Storage
 
 from ...errors import Unavailable
 from ..limits import MemoryCounts
-from .redis import FOLDER
-from .redis_client import Servers, pack
-
-PREFIX: Final = "spacerift1:limit:"
+from .redis_client import Servers
+from .redis_protocol import pack
+from .redis_scripts import PREFIX, Script
 
 
 class RedisCounts(Storage):
@@ -26,8 +24,7 @@ class RedisCounts(Storage):
         super().__init__()
         self._servers = servers
         self._own = MemoryCounts()
-        self._source = (FOLDER / "count.lua").read_bytes()
-        self._digest = hashlib.sha1(self._source, usedforsecurity=False).hexdigest().encode()
+        self._count = Script(servers, "count")
 
     @property
     def base_exceptions(self) -> type[Exception]:
@@ -35,9 +32,8 @@ class RedisCounts(Storage):
 
     def incr(self, key: str, expiry: float, amount: int = 1) -> int:
         name = _name(key)
-        words = self._digest, b"1", name, b"%d" % round(expiry * 1000), b"%d" % amount
         try:
-            return int(self._servers.run(name, self._source, pack(b"EVALSHA", *words)))
+            return int(self._count.run(name, b"1", name, b"%d" % round(expiry * 1000), b"%d" % amount))
         except Unavailable:
             return self._own.incr(key, expiry, amount)
 
@@ -85,14 +81,12 @@ class RedisHeld:
         self._servers = servers
         self._most = b"%d" % most
         self._lasts_ms = b"%d" % lasts_ms
-        self._source = (FOLDER / "hold.lua").read_bytes()
-        self._digest = hashlib.sha1(self._source, usedforsecurity=False).hexdigest().encode()
+        self._hold = Script(servers, "hold")
 
     def hold(self, address: str, ticket: str) -> bool:
         name = _name(f"held:{address}")
-        words = self._digest, b"1", name, self._lasts_ms, ticket.encode(), self._most
         try:
-            return bool(self._servers.run(name, self._source, pack(b"EVALSHA", *words)))
+            return bool(self._hold.run(name, b"1", name, self._lasts_ms, ticket.encode(), self._most))
         except Unavailable:
             return True  # each process keeps to its own count meanwhile
 
@@ -103,4 +97,4 @@ class RedisHeld:
 
 
 def _name(key: str) -> bytes:
-    return (PREFIX + key).encode()
+    return f"{PREFIX}:limit:{key}".encode()

@@ -1,7 +1,5 @@
--- ARGV 12-18: ticket, pool, peer, bearer, ms waited already, "1" if it may wait, signal
-local ticket, pool, peer, bearer, waited, may_wait, signal = unpack(ARGV, 12, 18)
-connect({
-  ticket = ticket, owner = OWNER, pool = pool, peer = peer, bearer = bearer, waited = tonumber(waited),
-  signal = signal,
-}, may_wait == '1')
-return reply('OK', true)
+
+function events.connect(may_wait, arrival, signal)
+  connect(arrival_of(arrival, signal), may_wait == '1')
+  return reply('OK', true)
+end
