@@ -24,18 +24,19 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 from zlib import crc32
 
 from ...errors import SignalError, Unavailable
 from ...messages import ANSWER, DEMOTE, Arrival, Delivery, Reply
 from ..rules import Times
-from .base import Outcome, PoolCounts, Store, away, pool_hash
+from .base import LEAVE_SECONDS, Name, Outcome, PoolCounts, Store, away, pool_hash
 from .redis_client import Notices, Servers
 from .redis_heartbeat import POLL_SECONDS, Heartbeat
 from .redis_owner import LEASE_MS, Owner, Owners
 from .redis_protocol import Unsent, pack
-from .redis_scripts import PREFIX, Library, Place, place
+from .redis_scripts import PREFIX, Library, Place, Script, place
 
 SHARDS: Final = 64
 
@@ -94,6 +95,8 @@ class RedisStore(Store):
         self._clock = clock
         self._secret = secret
         self._library = Library(servers)
+        self._take_name, self._leave_name = Script(servers, "take_name"), Script(servers, "leave_name")
+        self._longest_ms = b"%d" % (times.request + times.answer + times.write + lease_ms)
         self._places = [_place(shard, times, lease_ms) for shard in range(shards)]
         self._owners = Owners()
         self._lock = threading.Lock()
@@ -102,6 +105,8 @@ class RedisStore(Store):
         self._left_over = Outcome()
         self._next_sweep: dict[int, float] = {}
         self._heartbeat = Heartbeat(self)
+
+    blocks = True
 
     def start(self, apply: Callable[[Outcome], object]) -> None:
         self._heartbeat.apply = apply
@@ -113,7 +118,7 @@ class RedisStore(Store):
 
     def connect(self, arrival: Arrival, *, may_wait: bool) -> Outcome:
         words = b"%d" % may_wait, _word(arrival), arrival.signal.encode()
-        return self._take_in("connect", arrival, words, due_ms=self._times.request - arrival.waited_ms)
+        return self._take_in("connect", arrival, words, due_ms=arrival.wait_ms)
 
     def answer(self, arrival: Arrival, nonce: str) -> Outcome:
         self._given.discard(nonce)
@@ -123,7 +128,7 @@ class RedisStore(Store):
     def bounce(self, arrival: Arrival, nonce: str, *, may_wait: bool) -> Outcome:
         self._given.discard(nonce)
         words = nonce.encode(), b"%d" % may_wait, _word(arrival), arrival.signal.encode()
-        return self._take_in("bounce", arrival, words, due_ms=self._times.request - arrival.waited_ms)
+        return self._take_in("bounce", arrival, words, due_ms=arrival.wait_ms)
 
     def release(self, nonce: str) -> Outcome:
         return self._call("release", _shard_of(nonce), nonce.encode())
@@ -153,8 +158,28 @@ class RedisStore(Store):
             self._owners.forget(shard, ticket)
         return outcome
 
+    def take_name(self, name: str, leaver: bytes, ticket: str, pool: str) -> Name:
+        key, shard = _name_key(name), b"%d" % self._shard_of_pool(pool)
+        words = leaver.hex().encode(), shard, ticket.encode(), self._longest_ms
+        return _NAMES[self._take_name.run(key, b"1", key, *words)]
+
+    def drop_name(self, name: str) -> None:
+        key = _name_key(name)
+        with suppress(Unavailable):
+            self._servers.send(key, pack(b"DEL", key))
+
+    def leave(self, name: str, leaver: bytes) -> Outcome:
+        key, lasts = _name_key(name), b"%d" % round(LEAVE_SECONDS * 1000)
+        found = self._leave_name.run(key, b"1", key, leaver.hex().encode(), lasts)
+        if not found:
+            return Outcome(good=False)
+        return self._call("leave", int(found[0]), found[1], lasts)
+
+    def is_idle(self) -> bool:
+        return True  # the heartbeat looks after what runs out of time
+
     def expire(self) -> Outcome:
-        """Polls. Only tests need it, because `next_ms` is always None."""
+        """Poll all shards. Only tests need it; see `is_idle`."""
         outcome = Outcome()
         for shard in self.shards:
             _add(outcome, self.poll(shard))
@@ -203,7 +228,7 @@ class RedisStore(Store):
         self, event: str, arrival: Arrival, words: Sequence[bytes], *, due_ms: int, nonce: str = ""
     ) -> Outcome:
         """Run an event that brings a request, which may then wait."""
-        shard, ticket = crc32(arrival.pool.encode()) % len(self._places), arrival.ticket
+        shard, ticket = self._shard_of_pool(arrival.pool), arrival.ticket
         self._owners.bring(shard, ticket)
         try:
             outcome = self._call(event, shard, *words, ticket=ticket, nonce=nonce)
@@ -247,7 +272,8 @@ class RedisStore(Store):
                         owner.tickets.pop(ticket, None)
                     elif not self._owners.note_waiting(owner, ticket, nonce):
                         outcome.lost.append(ticket)
-                return Outcome(outcome.deliveries, good, reply.responder.decode() or None, lost=outcome.lost)
+                outcome.good, outcome.responder = good, bytes.fromhex(reply.responder.decode()) or None
+                return outcome
             raise away()
         except SignalError:
             self._leave_over(outcome)
@@ -288,6 +314,9 @@ class RedisStore(Store):
                 self._heartbeat.poll_at(shard, self._times.answer / 1000, nonce)
             elif kind == ANSWER:
                 self._claims[nonce] = write_until
+
+    def _shard_of_pool(self, pool: str) -> int:
+        return crc32(pool.encode()) % len(self._places)
 
     def _now(self) -> float:
         """In ms of a clock that also goes on while this process is stopped."""
@@ -396,12 +425,22 @@ def _shard_of(nonce: str) -> int:
     return int(nonce.partition("-")[0])
 
 
+def _name_key(name: str) -> bytes:
+    return f"{PREFIX}:name:{name}".encode()
+
+
+_NAMES: Final = {b"taken": Name.TAKEN, b"in use": Name.IN_USE, b"left": Name.LEFT}
+
+_pool_hash = lru_cache(1024)(pool_hash)
+
+
 def _word(arrival: Arrival) -> bytes:
     """What an event must know of a request beside its signal: its fields as state.lua lists them."""
     # Redis never sees a namespace.
-    pool = pool_hash(arrival.pool)
-    fields = arrival.ticket, pool, arrival.peer, arrival.bearer, arrival.digest, arrival.waited_ms, 0
-    return " ".join(map(str, fields)).encode()
+    return (
+        f"{arrival.ticket} {_pool_hash(arrival.pool)} {arrival.peer.hex()} {arrival.bearer.hex()}"
+        f" {arrival.digest.hex()} {arrival.wait_ms} {arrival.rematch:d} {bool(arrival.name):d}"
+    ).encode()
 
 
 def _add(outcome: Outcome, more: Outcome) -> None:

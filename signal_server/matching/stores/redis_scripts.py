@@ -28,7 +28,7 @@ mix."""
 FOLDER = Path(__file__).parent / "lua"
 """Of the scripts."""
 
-EVENTS: Final = ("connect", "answer", "bounce", "release", "settle", "withdraw", "poll")
+EVENTS: Final = ("connect", "answer", "bounce", "release", "settle", "withdraw", "leave", "poll")
 VIEWS: Final = ("statistics", "pools")
 COMMON: Final = ("state", "rules")
 """Files that all of these need."""

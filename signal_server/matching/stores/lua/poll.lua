@@ -56,7 +56,7 @@ function events.poll(last, sweeps, count, ...)
     end
   end
 
-  local old = sweeps == '1' and redis.call('ZRANGEBYSCORE', PAIRS, '-inf', NOW, 'LIMIT', 0, MOST) or {}
+  local old = sweeps == '1' and redis.call('ZRANGEBYSCORE', PAIRS, '-inf', 2 * NOW + 1, 'LIMIT', 0, MOST) or {}
   if #old > 0 then
     redis.call('ZREM', PAIRS, unpack(old))
   end

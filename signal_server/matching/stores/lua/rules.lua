@@ -81,18 +81,13 @@ end
 local function oldest_for(arrival)
   local pool, peer = arrival.pool, arrival.peer
   local found = search('h', pool, function(offer)
-    if offer.peer == peer then
-      return false
-    end
-    local linked, bounced = memory_of(pool, peer, offer.peer)
-    return not linked and not bounced
+    return offer.peer ~= peer and not met(pool, peer, offer.peer)
   end)
   if found or not arrival.rematch then
     return found
   end
   return search('r', pool, function(offer)
-    local linked, bounced = memory_of(pool, peer, offer.peer)
-    return offer.peer ~= peer and not bounced
+    return offer.peer ~= peer and met(pool, peer, offer.peer) == 'linked'
   end)
 end
 
@@ -130,7 +125,7 @@ local function connect(arrival, may_wait)
     deliver(arrival, 'NO_PEER', '', '')
   else
     arrival.place = next_number()
-    arrival.deadline = NOW - arrival.waited + REQUEST
+    arrival.deadline = NOW + arrival.wait
     arrival.nonce = ''
     save_offer(arrival, arrival.ticket .. ' s', arrival.signal)
     wait(arrival)

@@ -13,13 +13,15 @@
 --       3 LEASES     sorted set: owner, by the time until which it is alive
 --       4 OFFERS     hash: "ticket" -> an offer, "ticket s" -> its signal
 --       5 HANDOVERS  hash: nonce -> a handover
---       6 DUE        sorted set: "nonce n" and "ticket t", by the time at which it runs out
+--       6 DUE        sorted set: "nonce n" and "ticket t", by the time at which it runs out; and "ticket l" of
+--                    one whose LEAVE came before it
 --       7 INDEX      sorted set: "o owner ticket", all offers
 --                                "p pool peer place ticket", those that wait
 --                                "h pool place ticket", the oldest of them of each peer
 --                                "q pool peer place ticket", those that wait and say REMATCH
 --                                "r pool place ticket", the oldest of these of each peer
---       8 PAIRS      sorted set: "pool peer peer kind", by the time at which it is forgotten
+--       8 PAIRS      sorted set: "pool peer peer", by twice the time at which it is forgotten, and 1 more if
+--                    one of them bounced the other's offer
 --       9 MAIL       sorted set: "owner number delivery", what an owner has not fetched yet
 -- ARGV  1            what is the same for all calls: times in ms (request, answer, write, pair memory, lease), and
 --                    the shard's number, with which a nonce begins
@@ -35,7 +37,7 @@
 --       deliveries  { ticket, type, nonce, signal, ... } of the caller's own requests, four values each
 
 -- The fields of each record, by which it is packed and unpacked.
-local ARRIVAL = { 'ticket', 'pool', 'peer', 'bearer', 'digest', 'waited', 'rematch' }
+local ARRIVAL = { 'ticket', 'pool', 'peer', 'bearer', 'digest', 'wait', 'rematch', 'named' }
 local OFFER = { 'ticket', 'pool', 'peer', 'bearer', 'owner', 'place', 'deadline', 'nonce', 'rematch' }
 local REPLIER = { 'ticket', 'owner', 'peer', 'bearer', 'rematch' }
 local HANDOVER = {
@@ -184,22 +186,25 @@ local function set_deadline(nonce, deadline)
   redis.call('ZADD', DUE, deadline, nonce .. ' n')
 end
 
-local function pair_of(pool, one, other, kind)
-  if other < one then
-    one, other = other, one
+local function pair_of(pool, one, other)
+  return one < other and pool .. ' ' .. one .. ' ' .. other or pool .. ' ' .. other .. ' ' .. one
+end
+
+-- How these two met, within the memory: "linked", "bounced" or nil.
+local function met(pool, one, other)
+  local score = tonumber(redis.call('ZSCORE', PAIRS, pair_of(pool, one, other)) or 0)
+  if math.floor(score / 2) > NOW then
+    return score % 2 == 1 and 'bounced' or 'linked'
   end
-  return pool .. ' ' .. one .. ' ' .. other .. ' ' .. kind
 end
 
-local function remember(handover, kind)
-  local pair = pair_of(handover.pool, handover.initiator, handover.responder, kind)
-  redis.call('ZADD', PAIRS, NOW + PAIR_MEMORY, pair)
+-- Remember a pair. A link does not make a bounce that still counts a link.
+local function remember(handover, how)
+  local pool, one, other = handover.pool, handover.initiator, handover.responder
+  if how == 'linked' and met(pool, one, other) == 'bounced' then
+    how = 'bounced'
+  end
+  local score = 2 * (NOW + PAIR_MEMORY) + (how == 'bounced' and 1 or 0)
+  redis.call('ZADD', PAIRS, string.format('%d', score), pair_of(pool, one, other))
   redis.call('PEXPIRE', PAIRS, PAIR_MEMORY + 1000)
-end
-
--- Were these two linked, and did one of them bounce the other's offer, within the memory?
-local function memory_of(pool, one, other)
-  local until_ms =
-    redis.call('ZMSCORE', PAIRS, pair_of(pool, one, other, 'linked'), pair_of(pool, one, other, 'bounced'))
-  return tonumber(until_ms[1] or 0) > NOW, tonumber(until_ms[2] or 0) > NOW
 end
