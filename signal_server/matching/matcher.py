@@ -65,7 +65,7 @@ class Matcher:
             ticket.name,
             leaver,
         )
-        if ticket.name and not self._take_name(ticket, leaver):
+        if ticket.name and not self._take_name(ticket, leaver, admitted.pool):
             return
         if not request.is_answer:
             ticket.refusal = self._tickets.refusal(ticket)
@@ -76,9 +76,9 @@ class Matcher:
         if ticket.result is None and not request.is_answer:
             self._hold(ticket)
 
-    def _take_name(self, ticket: Ticket, leaver: bytes) -> bool:
+    def _take_name(self, ticket: Ticket, leaver: bytes, pool: str) -> bool:
         """Returns False if the request's LEAVE came before it."""
-        taken = self._store.take_name(ticket.name, leaver, ticket.id)
+        taken = self._store.take_name(ticket.name, leaver, ticket.id, pool)
         if taken is not Name.TAKEN:
             ticket.name = ""  # not this one's to drop
         if taken is Name.IN_USE:
