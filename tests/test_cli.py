@@ -81,7 +81,7 @@ def test_config_masks_secrets() -> None:
         "TURN_SECRET": "hidden-2",
         "PRIVATE_KEY_PASSPHRASE": "hidden-3",
         "REDIS_URL": "redis://:hidden-4@127.0.0.1:1/0",
-        "ICE_SERVERS": '[{"urls": "turn:t.example", "credential": "hidden-5"}]',
+        "ICE_SERVERS": '[{"urls": "turn:t.example", "username": "u", "credential": "hidden-5"}]',
     }
     for form in ((), ("--json",)):
         ran = run("config", *form, **secrets, TURN_URLS="turn:t.example")

@@ -18,7 +18,8 @@ GROUND = {"errors", "messages", "settings"}
 MAY_IMPORT = {
     "errors": set(),
     "messages": {"errors"},
-    "settings": {"errors"},
+    "readers": set(),
+    "settings": {"errors", "readers"},
     "telemetry": {"errors", "messages"},
     "openpgp": GROUND,
     "matching": GROUND,
@@ -33,6 +34,7 @@ MAY_IMPORT = {
 PACKAGES = {
     "errors": set(),
     "messages": set(),
+    "readers": {"limits"},
     "settings": {"limits"},
     "telemetry": {"prometheus_client"},
     "openpgp": {"gnupg", "pysequoia"},
