@@ -124,7 +124,7 @@ def _files(settings: Any) -> Finding:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = (settings.max_waiting or 0) + SPARE_FILES
     if most != resource.RLIM_INFINITY and most < needed:
-        words = f"{most} may be open, {needed} would be needed: raise `ulimit -Hn`, or lower MAX_WAITING"
+        words = f"this process may open {most}, {needed} are needed: raise `ulimit -Hn`, or lower MAX_WAITING"
         return Finding("open files", WARNING, words)
     return Finding(
         "open files", OK, f"{'any number' if most == resource.RLIM_INFINITY else most} may be open"

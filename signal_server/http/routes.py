@@ -73,6 +73,7 @@ class Routes:
             ("/ready", "GET", "ready", self.ready),
             ("/metrics", "GET", "metrics", self.metrics),
             ("/pools", "GET", "pools", self.pools),
+            ("/seen", "GET", "seen", self.seen),
         ]
         for name in (*SHARED_FILES, *PAGE_FILES):
             views.append((f"/{name}", "GET", name.replace(".", "_"), partial(self.file, name)))
@@ -191,10 +192,29 @@ class Routes:
 
     def pools(self) -> Response:
         """`GET /pools`: counts of each pool, for `flask spacerift pools`, which knows the same secret."""
-        given = request.headers.get("Authorization", "").removeprefix("Bearer ")
-        if not is_good_pass(self._settings.secret_key, given):
+        if not self._is_the_operator():
             return _refusal(NotFound("not found"))
         return _plain(_json({"pools": [asdict(each) for each in self._store.pools()]}))
+
+    def seen(self) -> Response:
+        """`GET /seen`: as whom we see the one who asks, for `flask spacerift doctor --url`.
+
+        The address is its keyed hash, which tells no more than whether two requests have the same one.
+        """
+        if not self._is_the_operator():
+            return _refusal(NotFound("not found"))
+        named = [each for each in request.headers.get("X-Forwarded-For", "").split(",") if each.strip()]
+        fields: dict[str, object] = {
+            "TYPE": "SEEN",
+            "ADDRESS": self._endpoint.address(request.environ),
+            "FORWARDED": len(named),
+            "TRUSTED_PROXIES": self._settings.trusted_proxies,
+        }
+        return _plain(_json(fields))
+
+    def _is_the_operator(self) -> bool:
+        given = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        return is_good_pass(self._settings.secret_key, given)
 
     def _share(self, response: Response) -> None:
         """Let pages of the allowed origins read this."""
