@@ -274,7 +274,8 @@ class Way:
             body = gzip.compress(body)
             given |= {"Content-Encoding": "gzip", "Accept-Encoding": "gzip"}
         with contextlib.closing(self._connection()) as connection:
-            with contextlib.suppress(ConnectionError):  # a refusal may be there before all is sent
+            connection.connect()
+            with contextlib.suppress(OSError):  # a refusal may be there before all is sent
                 connection.request("POST", self._path, body, given)
             yield connection
 
