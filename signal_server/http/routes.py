@@ -209,7 +209,7 @@ class Routes:
         named = [each for each in request.headers.get("X-Forwarded-For", "").split(",") if each.strip()]
         fields: dict[str, object] = {
             "TYPE": "SEEN",
-            "ADDRESS": self._endpoint.address(request.environ),
+            "ADDRESS": self._address(),
             "FORWARDED": len(named),
             "TRUSTED_PROXIES": self._settings.trusted_proxies,
         }
