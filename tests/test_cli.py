@@ -261,11 +261,11 @@ def test_the_doctor_misses_gpg(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_shell_knows_the_servers_parts_by_name() -> None:
     program = (
         "import json\n"
-        "print([type(each).__name__ for each in (matcher, store, settings, spacerift)], keyring)\n"
+        "print([type(each).__name__ for each in (exchange, store, settings, spacerift)], keyring)\n"
         "print(json.dumps(spacerift.snapshot()))\n"
     )
     told = flask("shell", typed=program).stdout.replace(">>> ", "").strip().splitlines()
-    assert told[-2] == "['Matcher', 'MemoryStore', 'Settings', 'SignalServer'] None"
+    assert told[-2] == "['Exchange', 'MemoryStore', 'Settings', 'SignalServer'] None"
     snapshot = json.loads(told[-1])
     assert snapshot["counts"]["waiting"] == 0
     assert snapshot["limits"]["pair_limit"] == "1 per 5 second"

@@ -43,8 +43,8 @@ class ProxySigns:
         if not self._is_told:
             self._is_told = True
             log.warning(
-                "a request has fewer addresses in X-Forwarded-For than SPACERIFT_TRUSTED_PROXIES=%d: if it came "
-                "through your proxy, that does not add the client's, and anybody may claim any; %s",
+                "a request has fewer addresses in X-Forwarded-For than SPACERIFT_TRUSTED_PROXIES=%d: if it "
+                "came through your proxy, that does not add the client's, and anybody may claim any; %s",
                 self._trusted_proxies,
                 SEE,
             )
