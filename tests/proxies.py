@@ -387,7 +387,7 @@ def settings_of(proxy: Proxy) -> list[str]:
     """What docs/proxies.md gives for it."""
     if proxy is NGINX:
         return [(ROOT / "docs/examples/nginx.conf").read_text()]
-    section = PAGE.read_text().split(f"\n### {proxy.name}\n")[1].split("\n### ")[0]
+    section = re.split(r"\n###? ", PAGE.read_text().split(f"\n### {proxy.name}\n")[1])[0]
     return re.findall(r"^```\w*\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)
 
 

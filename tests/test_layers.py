@@ -13,7 +13,7 @@ from live import ROOT
 
 PACKAGE = ROOT / "signal_server"
 
-GROUND = {"errors", "messages", "settings"}
+GROUND = {"errors", "messages", "readers", "settings"}
 
 MAY_IMPORT = {
     "errors": set(),
