@@ -13,12 +13,13 @@ from live import ROOT
 
 PACKAGE = ROOT / "signal_server"
 
-GROUND = {"errors", "messages", "settings"}
+GROUND = {"errors", "messages", "readers", "settings"}
 
 MAY_IMPORT = {
     "errors": set(),
     "messages": {"errors"},
-    "settings": {"errors"},
+    "readers": set(),
+    "settings": {"errors", "readers"},
     "telemetry": {"errors", "messages"},
     "openpgp": GROUND,
     "matching": GROUND,
@@ -33,6 +34,7 @@ MAY_IMPORT = {
 PACKAGES = {
     "errors": set(),
     "messages": set(),
+    "readers": {"limits"},
     "settings": {"limits"},
     "telemetry": {"gevent", "prometheus_client"},
     "openpgp": {"gnupg", "pysequoia"},

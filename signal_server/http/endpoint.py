@@ -23,6 +23,7 @@ from ..messages import ANSWER, DEMOTE, LEAVE, LEFT, NO_PEER, Admitted, Reply, Re
 from ..openpgp.signatures import Signatures
 from ..settings import Settings
 from ..telemetry.request_log import Entry, RequestLog
+from ..telemetry.signs import ProxySigns
 from .connection import gunzip
 from .head import Head, Header, Heads
 
@@ -88,6 +89,7 @@ class Endpoint:
         exchange: Exchange,
         request_log: RequestLog,
         signatures: Signatures | None,
+        signs: ProxySigns,
     ) -> None:
         self.exchange = exchange
         self.heads = Heads(settings, identity)
@@ -95,6 +97,7 @@ class Endpoint:
         self._limits = limits
         self._request_log = request_log
         self._signatures = signatures
+        self._signs = signs
         self._max_body = settings.max_body
         self._trusted_proxies = settings.trusted_proxies
         self._mode = settings.signatures
@@ -190,6 +193,8 @@ class Endpoint:
             named = forwarded.split(",")
             if len(named) >= hops and is_address(named[-hops].strip()):
                 remote = named[-hops].strip()
+            elif len(named) < hops or not forwarded.strip():
+                self._signs.unnamed()
         return self._identity.address(remote)
 
     def _parse(self, head: Head, body: bytes) -> Request:

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from gevent.monkey import is_module_patched
 from redis import ConnectionPool
@@ -68,8 +68,11 @@ class Servers:
         plain = url.replace(f"{CLUSTER}://", "://", 1)
         try:
             pool = ConnectionPool.from_url(plain, **options)
-        except ValueError as exc:
-            raise ConfigurationError("REDIS_URL must be such as 'redis://host:6379/0'") from exc
+            pool.connection_class(
+                **pool.connection_kwargs
+            )  # without I/O; else the first request would find it
+        except (TypeError, ValueError, RedisError) as exc:
+            raise ConfigurationError(_why_refused(parts.query, exc)) from exc
         self._make, self._options = pool.connection_class, pool.connection_kwargs
         self._timeout_seconds = timeout_seconds
         self._nodes = _Nodes(self._connect) if plain != url else None
@@ -213,3 +216,13 @@ class _Nodes:
                 by_slot[slot] = (host.decode() or connection.host, port)
         self._by_slot = by_slot
         self._known.set()
+
+
+def _why_refused(query: str, error: Exception) -> str:
+    """Which part of the URL the driver does not take. Its own words may repeat the password."""
+    options = sorted(name for name in parse_qs(query, keep_blank_values=True) if name in str(error))
+    flag = "Certificate Requirements" in str(error)  # whose text does not name its option
+    named = "ssl_cert_reqs" if flag else ", ".join(options)
+    if named:
+        return f"REDIS_URL has a value of '{named}' that the driver does not take"
+    return "REDIS_URL must be such as 'redis://host:6379/0'"
