@@ -160,7 +160,7 @@ def crafted() -> Iterator[Vector]:
     yield case("two signatures by two keys, both keys", both, own + eve.certificate())
     yield case("a spare signature", good + eve.on_text(TEXT))
     yield case("twice", good + good)
-    yield case("not the last one-pass", alice.one_pass(last=0) + literal(TEXT) + signature)
+    yield fine("not the last one-pass", alice.one_pass(last=0) + literal(TEXT) + signature)
     yield case("one-pass of another hash", alice.one_pass(hash_="sha256") + literal(TEXT) + signature)
     yield case("one-pass of another kind", alice.one_pass(kind=1) + literal(TEXT) + signature)
     yield case("one-pass of another key", eve.one_pass() + literal(TEXT) + signature)
@@ -212,13 +212,19 @@ def crafted() -> Iterator[Vector]:
     yield fine("with a header", armour(good, header="Comment: hi"))
     yield fine("CR LF", armour(good, end="\r\n"))
     yield fine("white space behind", whole + "\n \t\n")
+    yield fine("white space before", " \n\r\n" + whole)
+    yield fine("blanks at the ends of lines", whole.replace("\n", " \t\n"))
+    yield fine("a header of another name", armour(good, header="X-Note: hi"))
     yield fine("without the last line end", whole.rstrip("\n"))
     for name, message in {
         "nothing": "",
         "no armour": TEXT.decode(),
         "text before": "hello\n" + whole,
         "text behind": whole + "hello\n",
-        "white space before": "\n" + whole,
+        "blanks before": " " + whole,
+        "a form feed before": "\f\n" + whole,
+        "a header without a blank": whole.replace("\n\n", "\nComment:\n\n", 1),
+        "a header with a colon in its name": whole.replace("\n\n", "\na:b: c\n\n", 1),
         "two blocks": whole + whole,
         "two blocks, one of another": whole + armour(eve.message(b"x")),
         "a signature's armour": armour(good, "SIGNATURE"),
