@@ -2,9 +2,9 @@
 
     PYTHONPATH=. python tests/fuzz_openpgp.py --minutes 60
 
-Two kinds. `cases` are whole: every signature in them is sound unless it is meant to be spoiled, and what they say
-(times, flags, revocations, hashes, subpackets that nobody knows) is by chance. `rubbish` is sound bytes with
-pieces changed, moved and cut, for our own reading.
+Two kinds. `cases` are whole: every signature in them is sound unless it is meant to be spoiled, and what they
+say (times, flags, revocations, hashes, subpackets that nobody knows) is by chance. `rubbish` is sound bytes
+with pieces changed, moved and cut, for our own reading.
 """
 
 from __future__ import annotations

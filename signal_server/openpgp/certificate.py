@@ -20,6 +20,7 @@ from .packets import (
     PUBLIC_KEY,
     PUBLIC_SUBKEY,
     SIGNATURE,
+    SUBKEY_BINDING,
     USER_ATTRIBUTE,
     USER_ID,
     Key,
@@ -42,7 +43,6 @@ CLOCK_SECONDS: Final = 60
 """How far a signer's clock may be ahead of ours."""
 
 CERTIFICATIONS: Final = range(0x10, 0x14)
-SUBKEY_BINDING: Final = 0x18
 BACKSIG: Final = 0x19
 DIRECT: Final = 0x1F
 KEY_REVOCATION: Final = 0x20
@@ -230,7 +230,8 @@ def _check_consent(
 
 def _is_consent(primary: Key, head: Packet, subkey: Key, back: Signature) -> bool:
     scheme = scheme_of(subkey)
-    if back.kind != BACKSIG or not back.is_by(subkey) or not back.is_strong(scheme):
+    # go-crypto calls it the primary key's in one place and the subkey's in another.
+    if back.kind != BACKSIG or not back.is_by(subkey, primary) or not back.is_strong(scheme):
         return False
     back.check(scheme.algorithm)
     return back.fits(_signed(primary, head))

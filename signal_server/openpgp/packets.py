@@ -7,6 +7,7 @@ in two ways never get them. No cryptography happens in this file.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import new as new_hash
@@ -58,19 +59,41 @@ RSA_BITS: Final = range(2048, 8193)
 VALUES: Final = {RSA: 1, ECDSA: 2, EDDSA: 2}
 """How many numbers a signature of each algorithm has."""
 
+SUBKEY_BINDING: Final = 0x18
+"""The one kind of signature that may hold another."""
+
 CREATED: Final = 2
 EXPIRES: Final = 3
 KEY_EXPIRES: Final = 9
 ISSUER: Final = 16
+NOTATION: Final = 20
 PRIMARY_NAME: Final = 25
 KEY_FLAGS: Final = 27
 EMBEDDED: Final = 32
 ISSUER_FINGERPRINT: Final = 33
 
-SIZES: Final = {CREATED: 4, EXPIRES: 4, KEY_EXPIRES: 4}
-"""Bytes of subpackets that are numbers."""
+FORMS: Final = {
+    CREATED: re.compile(rb".{4}", re.S),
+    EXPIRES: re.compile(rb".{4}", re.S),
+    4: re.compile(rb"[\0\1]"),  # is it exportable
+    5: re.compile(rb"..", re.S),  # trust
+    6: re.compile(rb"[^\0]*\0"),  # in names of this form
+    7: re.compile(rb"[\0\1]"),  # is it revocable
+    KEY_EXPIRES: re.compile(rb".{4}", re.S),
+    12: re.compile(rb"[\x80-\xff].{21}", re.S),  # who may revoke
+    ISSUER: re.compile(rb".{8}", re.S),
+    PRIMARY_NAME: re.compile(rb"[\0\1]"),
+    29: re.compile(rb".+", re.S),  # why it was revoked
+    31: re.compile(rb".{2,}", re.S),  # what is signed
+    ISSUER_FINGERPRINT: re.compile(rb"\x04.{20}", re.S),
+    35: re.compile(rb"\x04.{20}", re.S),  # for whom
+    37: re.compile(rb""),  # whose certifications are welcome
+    38: re.compile(rb"(?!)"),  # a whole key: never
+    39: re.compile(rb"(?:..)*", re.S),  # preferences
+}
+"""Subpackets that are not just any bytes. One of another form makes gpg and Sequoia differ, or ends gpgv."""
 
-PREFERENCES: Final = (11, 21, 22, 23, PRIMARY_NAME, 29, 30)
+PREFERENCES: Final = (11, 21, 22, PRIMARY_NAME, 29, 30)
 """Subpackets that change nothing here: what a key prefers, which name is the first, why one was revoked."""
 
 UNDERSTOOD: Final = {
@@ -189,6 +212,16 @@ class Subpacket:
         size = len(self.value) + 1
         return b"\xff" + size.to_bytes(4, "big") + bytes((self.kind | self.is_critical << 7,)) + self.value
 
+    def is_well_formed(self, signature_kind: int) -> bool:
+        if self.kind == NOTATION:
+            sizes = self.value[4:6], self.value[6:8]
+            name, value = (int.from_bytes(each, "big") for each in sizes)
+            return name > 0 and len(self.value) == 8 + name + value
+        if self.kind == EMBEDDED:
+            return signature_kind == SUBKEY_BINDING
+        form = FORMS.get(self.kind)
+        return form is None or form.fullmatch(self.value) is not None
+
 
 @dataclass(frozen=True, slots=True)
 class Signature:
@@ -220,9 +253,10 @@ class Signature:
         """Is its hash sound, and long enough for the key's curve?"""
         return DIGEST_BITS.get(self.hash, 0) >= scheme.digest_bits
 
-    def is_by(self, key: Key) -> bool:
-        """Does it name this key, and no other?"""
-        return bool(self.issuers) and self.issuers <= {key.id, key.fingerprint}
+    def is_by(self, *keys: Key) -> bool:
+        """Does it name one of these keys, and no other?"""
+        names = {name for key in keys for name in (key.id, key.fingerprint)}
+        return bool(self.issuers) and self.issuers <= names
 
     def values_of(self, kind: int) -> list[bytes]:
         """What its hashed subpackets of one kind say."""
@@ -238,9 +272,8 @@ class Signature:
             raise Untrusted("signature algorithm")
         if any(each.is_critical and each.kind not in UNDERSTOOD for each in self.hashed):
             raise Untrusted("critical subpacket")
-        for kind, size in SIZES.items():
-            if any(len(value) != size for value in self.values_of(kind)):
-                raise Untrusted("subpacket size")
+        if not all(each.is_well_formed(self.kind) for each in self.hashed):
+            raise Untrusted("subpacket form")
         self._numbers()
 
     def check_end(self, kind: int, since: int, now: float, reason: str) -> None:
