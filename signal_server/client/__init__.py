@@ -21,7 +21,8 @@ from typing import Any, TypeVar
 from .codecs import Codec, OpenCodec, SignedCodec, Signer
 from .errors import BadSignal, Cancelled, LinkLost, SpaceriftError
 from .exchange import Answer, Exchange, Offer, Open, Search, Watch
-from .resume import resume_room, same_peer
+from .ice import ice_servers
+from .resume import dtls_fingerprint, resume_room, same_peer
 from .transport import Asyncio, Blocking, Cancel, Transport
 
 __all__ = [
@@ -34,6 +35,8 @@ __all__ = [
     "SpaceriftError",
     "connect",
     "connect_async",
+    "dtls_fingerprint",
+    "ice_servers",
 ]
 
 T = TypeVar("T")

@@ -49,6 +49,9 @@ BACKOFF_SECONDS: Final = 0.5
 BACKOFF_MOST_SECONDS: Final = 60.0
 """... up to this. A program has time."""
 
+RESUME_BACKOFF_MOST_SECONDS: Final = 2.0
+"""... or this, where a lost link is to come back within seconds of its path."""
+
 Offer = Callable[[], Any]
 Answer = Callable[..., Any]
 Open = Callable[["Exchange"], Any]
@@ -245,9 +248,8 @@ class Search:
         """
         patient = error.status in (298, 299) and took >= BRISK_SECONDS
         self._failures = 0 if patient else self._failures + 1
-        window = (
-            min(BACKOFF_MOST_SECONDS, BACKOFF_SECONDS * 2.0 ** (self._failures - 1)) if self._failures else 0
-        )
+        most = BACKOFF_MOST_SECONDS if self._only is None else RESUME_BACKOFF_MOST_SECONDS
+        window = min(most, BACKOFF_SECONDS * 2.0 ** (self._failures - 1)) if self._failures else 0
         error.retry_after = (error.retry_after or 0) + random.uniform(0, window)
         self._tell("paused", error)
         await self._transport.pause(error.retry_after)

@@ -34,6 +34,7 @@ class Target:
         authority: for the `Host` header.
         proxy: asked instead of the host: for `https:` to `CONNECT` to it, for `http:` to pass the request on.
         request_target: what stands in the first line of a request.
+        headers: what the proxy wants to find in a request that it passes on.
 
     Raises:
         ValueError: the URL, or the proxy's, cannot be used.
@@ -54,6 +55,7 @@ class Target:
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         passed_on = self.proxy is not None and self.tls is None
         self.request_target = f"http://{self.authority}{path}" if passed_on else path
+        self.headers = self.proxy.headers if self.proxy and passed_on else {}
 
 
 def proxy_for(url: SplitResult) -> Proxy | None:

@@ -122,8 +122,8 @@ class Blocking:
         self, url: str, *, tls: ssl.SSLContext | None, timeout: float | None, cancel: Cancel | None
     ) -> None:
         self._target = Target(url, tls)
-        self._headers = _headers(self._target)
-        self._connection = _connection_to(self._target)
+        self._headers = {**HEADERS, **self._target.headers}
+        self._connection = connection_to(self._target)
         self._sent = False
         self._deadline = None if timeout is None else time.monotonic() + timeout
         self._cancel = cancel or Cancel()
@@ -148,7 +148,7 @@ class Blocking:
                 raise
             self._cancel.check()
             self._within(seconds)
-            raise _unreachable(error, self._target) from error
+            raise unreachable(error, self._target) from error
         finally:
             atexit.unregister(self._leave)
 
@@ -192,7 +192,7 @@ class Blocking:
     def _leave(self, form: bytes) -> None:
         """On a connection of its own, which no `Cancel` and no `timeout` ends: they may be why we leave."""
         with contextlib.suppress(OSError, http.client.HTTPException):
-            connection = _connection_to(self._target, LEAVE_SECONDS)
+            connection = connection_to(self._target, LEAVE_SECONDS)
             with contextlib.closing(connection):
                 connection.request("POST", self._target.request_target, form, self._headers)
                 connection.getresponse().read(MAX_REPLY)
@@ -212,7 +212,7 @@ class Asyncio:
 
     def __init__(self, url: str, *, tls: ssl.SSLContext | None) -> None:
         self._target = Target(url, tls)
-        self._headers = _headers(self._target)
+        self._headers = {**HEADERS, **self._target.headers}
         self._streams: Streams | None = None
         self._sent = False
 
@@ -236,7 +236,7 @@ class Asyncio:
                 await self._leave(leave)
             if not isinstance(error, UNREADABLE):
                 raise
-            raise _unreachable(error, self._target) from error
+            raise unreachable(error, self._target) from error
 
     async def pause(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
@@ -315,12 +315,7 @@ class Asyncio:
             self._streams = None
 
 
-def _headers(target: Target) -> dict[str, str]:
-    passed_on = target.proxy is not None and target.tls is None
-    return {**HEADERS, **(target.proxy.headers if target.proxy and passed_on else {})}
-
-
-def _connection_to(target: Target, seconds: float | None = None) -> http.client.HTTPConnection:
+def connection_to(target: Target, seconds: float | None = None) -> http.client.HTTPConnection:
     """Not connected yet."""
     at = target.proxy or target
     if target.tls is None:
@@ -383,7 +378,7 @@ def _refuse_longer(length: int) -> None:
         raise http.client.HTTPException("the reply is too long")
 
 
-def _unreachable(error: BaseException, target: Target) -> SpaceriftError:
+def unreachable(error: BaseException, target: Target) -> SpaceriftError:
     if isinstance(error, ssl.SSLCertVerificationError):
         return SpaceriftError("TLS", f"the server's certificate does not hold: {error.verify_message}")
     way = f" through the proxy {target.proxy.host}:{target.proxy.port}" if target.proxy else ""
