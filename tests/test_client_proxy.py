@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from live import Server, free_port
-from signal_server.client import Exchange, SpaceriftError, connect, connect_async
+from signal_server.client import Cancel, Cancelled, Exchange, SpaceriftError, connect, connect_async
 from signal_server.client.target import Target
 from test_client import Line, certificate  # noqa: F401, a fixture
 
@@ -206,3 +206,27 @@ def test_another_kind_of_proxy_is_refused(
     monkeypatch.setenv("HTTP_PROXY", address)
     with pytest.raises(ValueError, match="HTTP_PROXY must be http://host:port"):
         client("http://rift.example.com/", "alice")
+
+
+def test_a_peer_behind_a_proxy_that_passes_no_hang_up_on_leaves_at_once(
+    client: Callable[..., Exchange], server: Server, proxy: Tinyproxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{proxy.port}")
+
+    async def cancelled() -> None:
+        task = asyncio.create_task(connect_async(server.url, offer=lambda: "offer", answer=str))
+        await asyncio.to_thread(server.until, waiting=1)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+    cancel = Cancel()
+    with ThreadPoolExecutor(1) as threads:
+        if client is blocking:
+            call = threads.submit(blocking, server.url, "alice", cancel=cancel)
+            server.until(waiting=1)
+            cancel.cancel()
+            assert isinstance(call.exception(SOON), Cancelled)
+        else:
+            asyncio.run(cancelled())
+    server.until(waiting=0)
