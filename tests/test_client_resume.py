@@ -21,7 +21,7 @@ from signal_server.client import (
     connect_async,
     dtls_fingerprint,
 )
-from signal_server.client.resume import resume_room
+from signal_server.client.resume import Former
 from signal_server.openpgp.signer import OpenpgpSigner
 
 SOON = 10
@@ -78,8 +78,8 @@ def threads() -> Iterator[ThreadPoolExecutor]:
 
 
 def test_the_room_is_made_of_both_certificates_in_order() -> None:
-    room = resume_room(LOST)
-    assert room == resume_room(THEIR_LOST)
+    room = Former(LOST).room
+    assert room == Former(THEIR_LOST).room
     digits = room[-128:]
     assert digits[:64] == "".join(f"{0x10 + number:02x}" for number in range(32))
     assert digits[64:] == "".join(f"{0x80 + number:02x}" for number in range(32))
@@ -106,7 +106,7 @@ def test_the_two_ends_meet_again_though_they_are_remembered_as_a_pair(
 def test_a_stranger_who_knows_the_room_is_bounced(
     server: Server, client: Callable[..., Exchange], threads: ThreadPoolExecutor
 ) -> None:
-    with server.offer(signal("offer", STRANGERS), NAMESPACE=resume_room(LOST)) as stranger:
+    with server.offer(signal("offer", STRANGERS), NAMESPACE=Former(LOST).room) as stranger:
         server.until(waiting=1)
         ours = threads.submit(client, server.url, OURS, LOST)
         server.until(waiting=2)
@@ -128,7 +128,7 @@ def test_a_stranger_who_answers_is_not_taken(
 
     ours = threads.submit(client, server.url, OURS, LOST, on_state=watch)
     server.until(waiting=1)
-    stranger = {"TYPE": "CONNECT", "FINGERPRINT": "stranger", "NAMESPACE": resume_room(LOST)}
+    stranger = {"TYPE": "CONNECT", "FINGERPRINT": "stranger", "NAMESPACE": Former(LOST).room}
     demote = server.post(stranger, SIGNAL=signal("offer", STRANGERS))
     answer = signal("answer", STRANGERS)
     assert server.post(stranger, SIGNAL=answer, NONCE=demote["NONCE"]).type == "DELIVERED"
@@ -165,3 +165,5 @@ def test_what_cannot_be_resumed_is_refused(client: Callable[..., Exchange]) -> N
         client("http://127.0.0.1:9/", OURS, Exchange("initiator", "offer", LOST.answer))
     with pytest.raises(ValueError, match="namespace of its own"):
         client("http://127.0.0.1:9/", OURS, LOST, namespace="chess")
+    with pytest.raises(ValueError, match="certificate that it was made with"):
+        client("http://127.0.0.1:9/", STRANGERS, LOST)

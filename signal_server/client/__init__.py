@@ -22,7 +22,7 @@ from .codecs import Codec, OpenCodec, SignedCodec, Signer
 from .errors import BadSignal, Cancelled, LinkLost, SpaceriftError
 from .exchange import Answer, Exchange, Offer, Open, Search, Watch
 from .ice import ice_servers
-from .resume import dtls_fingerprint, resume_room, same_peer
+from .resume import Former, dtls_fingerprint
 from .transport import Asyncio, Blocking, Cancel, Transport
 
 __all__ = [
@@ -74,7 +74,7 @@ def connect(
         rematch: where nobody new waits, meet again a peer that we were linked with, if it wants to, too. By
             default true with a namespace, and false without.
         resume: a link that was lost: meet nobody but its other end, in a room that only the two can name. Use
-            the same DTLS certificate as before, and give a `timeout`: the other side gives up after 60 s.
+            the DTLS certificate that it had, and give a `timeout`: the other side gives up after 60 s.
         fingerprint: tells peers behind one address apart; by default random, one for the process, until a
             link does not open. Requests of one fingerprint never meet each other.
         signer: signs what goes out and verifies what comes in; meets signed peers only.
@@ -165,7 +165,8 @@ def _search(
     if resume is not None:
         if namespace is not None:
             raise ValueError("resume has a namespace of its own")
-        namespace, only = resume_room(resume), same_peer(resume)
+        only = Former(resume)
+        namespace = only.room
         rematch, fingerprint = True, fingerprint or secrets.token_urlsafe(16)
     if rematch is None:
         rematch = namespace is not None

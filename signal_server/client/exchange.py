@@ -18,7 +18,7 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Protocol
 from urllib.parse import urlencode
 
 from .codecs import Codec, Message, Reply
@@ -27,6 +27,9 @@ from .transport import Transport
 
 HOLD_SECONDS: Final = 65.0
 """Above any sensible REQUEST_TIMEOUT; it ends requests over a line that died silently."""
+
+RESUME_HOLD_SECONDS: Final = 5.0
+"""A request that waits over a path that broke does not notice that there is another now."""
 
 DELIVER_SECONDS: Final = 10.0
 """The server answers an answer within 3 s."""
@@ -56,7 +59,13 @@ Offer = Callable[[], Any]
 Answer = Callable[..., Any]
 Open = Callable[["Exchange"], Any]
 Watch = Callable[[str, SpaceriftError | None], object]
-Only = Callable[[str, str | None], bool]
+
+
+class OnePeer(Protocol):
+    """The only peer that is wanted, such as the other end of a lost link."""
+
+    def check_own(self, signal: str) -> None: ...
+    def is_other(self, signal: str, key: str | None) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +82,6 @@ class Exchange:
     answer: str
     remote_key: str | None = None
 
-    @property
-    def remote_signal(self) -> str:
-        return self.answer if self.role == "initiator" else self.offer
-
 
 class Search:
     """Asks the server for a peer until there is one.
@@ -85,7 +90,7 @@ class Search:
         fingerprint: None: the process's own random one, which is made anew when a link does not open. The
             server remembers the pair then, and so the two may try once more.
         rematch: we may meet again a peer that we were linked with.
-        only: whether this is the signal of the peer that we want, by the signal and its verified key.
+        only: meet nobody else, and soon.
     """
 
     def __init__(
@@ -100,7 +105,7 @@ class Search:
         rematch: bool,
         retry: bool,
         on_state: Watch | None,
-        only: Only | None = None,
+        only: OnePeer | None = None,
     ) -> None:
         self._transport = transport
         self._codec = codec
@@ -148,8 +153,14 @@ class Search:
         if self._link is not None:
             await self._transport.call(self._link, exchange)
 
+    def _checked(self, given: object, name: str) -> str:
+        signal = _text(given, name)
+        if self._only is not None:
+            self._only.check_own(signal)
+        return signal
+
     def _wanted(self, signal: str, key: str | None) -> bool:
-        return self._only is None or self._only(signal, key)
+        return self._only is None or self._only.is_other(signal, key)
 
     async def _initiate(self, bounced: str | None = None) -> Exchange | Reply:
         """Offer a link, and wait in the pool for the answer.
@@ -161,9 +172,10 @@ class Search:
             The DEMOTE that may come in its place.
         """
         self._tell("gathering")
-        offer = _text(await self._transport.call(self._offer), "offer")
+        offer = self._checked(await self._transport.call(self._offer), "offer")
         self._tell("waiting")
-        reply = await self._post(Message("BOUNCE" if bounced else "CONNECT", offer, bounced), HOLD_SECONDS)
+        hold = HOLD_SECONDS if self._only is None else RESUME_HOLD_SECONDS * random.uniform(0.8, 1.2)
+        reply = await self._post(Message("BOUNCE" if bounced else "CONNECT", offer, bounced), hold)
         if reply["TYPE"] == "ANSWER":
             answer, key = await self._codec.read(reply)
             return Exchange("initiator", offer, answer, key)
@@ -183,7 +195,7 @@ class Search:
             given = None
         if given is None:
             return await self._initiate(bounced=demote["NONCE"])
-        answer = _text(given, "answer")
+        answer = self._checked(given, "answer")
         reply = await self._deliver(Message("CONNECT", answer, demote["NONCE"]))
         if reply["TYPE"] == "DELIVERED":
             return Exchange("responder", offer, answer, key)

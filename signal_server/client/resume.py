@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from .exchange import Exchange, Only
+from .exchange import Exchange
 
 ROOM_PREFIX: Final = "resume:"
 
@@ -22,23 +22,30 @@ def dtls_fingerprint(signal: str) -> str | None:
     return found[1].replace(":", "").lower() if found else None
 
 
-def resume_room(lost: Exchange) -> str:
-    """The namespace in which the two ends of a lost link meet.
+class Former:
+    """The link that was lost: where its two ends meet, and how each knows the other.
+
+    Attributes:
+        room: the namespace for it.
 
     Raises:
         ValueError: a signal names no SHA-256 of a certificate, so nobody could be recognised.
     """
-    fingerprints = [dtls_fingerprint(lost.offer), dtls_fingerprint(lost.answer)]
-    if None in fingerprints:
-        raise ValueError("a signal without a sha-256 fingerprint: such a link cannot be resumed")
-    return ROOM_PREFIX + "".join(sorted(filter(None, fingerprints)))
 
+    def __init__(self, lost: Exchange) -> None:
+        signals = lost.offer, lost.answer
+        offer, answer = (dtls_fingerprint(each) for each in signals)
+        if offer is None or answer is None:
+            raise ValueError("a signal without a sha-256 fingerprint: such a link cannot be resumed")
+        self.room = ROOM_PREFIX + "".join(sorted((offer, answer)))
+        self._ours, self._theirs = (offer, answer) if lost.role == "initiator" else (answer, offer)
+        self._remote_key = lost.remote_key
 
-def same_peer(lost: Exchange) -> Only:
-    """Whether a signal, with its verified key, is of the peer at the other end of a lost link."""
-    certificate = dtls_fingerprint(lost.remote_signal)
+    def check_own(self, signal: str) -> None:
+        """Raise ValueError if the other end would not know us by this signal."""
+        if dtls_fingerprint(signal) != self._ours:
+            raise ValueError("a lost link is resumed with the certificate that it was made with, not another")
 
-    def is_same(signal: str, key: str | None) -> bool:
-        return dtls_fingerprint(signal) == certificate and key == lost.remote_key
-
-    return is_same
+    def is_other(self, signal: str, key: str | None) -> bool:
+        """Whether a signal, with its verified key, is of the peer at the other end."""
+        return dtls_fingerprint(signal) == self._theirs and key == self._remote_key
