@@ -262,7 +262,7 @@ def main() -> None:
             try:
                 lab.talk()
                 again = time.time() - back
-                is_new = any(["resumed"] == each[1:] for each in lab.homes[0].seen)
+                is_new = any(each[1:] == ["resumed"] for each in lab.homes[0].seen)
                 kept = all(home.keeps_its_link for home in lab.homes)
                 how = "by a new link" if is_new else "by the old one"
                 print(f"{asked.a} {asked.b} {asked.kind} {loss}: {again:.1f} s, {how}, same object: {kept}")

@@ -1,4 +1,4 @@
-"""A link whose path breaks is made again, with the same peer and no other; see resume.py, which tries more."""
+"""A link whose path breaks is made again, with the same peer and no other. resume.py tries more."""
 
 from __future__ import annotations
 

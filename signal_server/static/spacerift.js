@@ -1141,7 +1141,7 @@ function knownIceServers(url, fetch) {
 /** @param {URL} url @param {string} address @param {typeof globalThis.fetch} fetch @returns {Promise<RTCIceServer[]>} */
 async function askIceServers(url, address, fetch) {
   const never = new AbortController().signal;
-  for (const until = Date.now() + ICE_AGAIN_WITHIN; ; ) {
+  for (let waited = 0; ; ) {
     const ended = new AbortController();
     const asked = fetch(address, { ...ANONYMOUS, signal: ended.signal }).then(readJson);
     const { status, reply } = await within(ICE_WITHIN, never, asked, () => {
@@ -1154,7 +1154,8 @@ async function askIceServers(url, address, fetch) {
     }
     // Sixty who come at once, from behind one address, are more than its limit.
     const ms = seconds(reply.RETRY_AFTER, BACKOFF) + Math.random() * BACKOFF;
-    if (![297, 429, 503].includes(status) || Date.now() + ms > until) throw refusal(status, reply);
+    waited += ms;
+    if (![297, 429, 503].includes(status) || waited > ICE_AGAIN_WITHIN) throw refusal(status, reply);
     await delay(ms, never);
   }
 }
