@@ -1,8 +1,8 @@
 """A cable on which each packet takes its time: `python long_cable.py FD FD MS MS`, with two TAP devices.
 
-The first time is that of UDP, which peers speak, the second that of all else: the server may be farther away
-than they are from each other. For kernels without `netem`. It is a process of its own, so that nothing else of a
-test makes packets late.
+The first time is that of UDP, which peers speak, the second that of all else, for the server may be farther
+away than the peers are from each other. For kernels without `netem`. It is a process of its own: nothing else
+of a test makes packets late.
 """
 
 from __future__ import annotations

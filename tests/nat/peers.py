@@ -48,7 +48,7 @@ class Page(Protocol):
 class World:
     """The signal server, a site with the laboratory's page, and coturn, all in `world`.
 
-    The signal server has port 80 of one address, the site port 80 of the other, so that a client that may use no
+    The signal server has port 80 of one address, the site port 80 of the other: a client that may use no
     other port reaches both. coturn is on 3478 (UDP and TCP) and 443 (TCP).
     """
 
@@ -153,11 +153,14 @@ class World:
             assert time.monotonic() < deadline, f"{counts} was never reached"
             time.sleep(0.01)
 
-    def page(self, *, over_v6: bool = False, module: str = "spacerift.js") -> str:
-        """The address of the laboratory's page."""
+    def open(self, page: Page, *, over_v6: bool = False, module: str = "spacerift.js") -> None:
+        """Open the laboratory's page."""
         server, site = (f"[{SERVER_V6}]", f"[{OTHER_V6}]") if over_v6 else (SERVER, OTHER)
         query = urllib.parse.urlencode({"server": f"http://{server}/", "module": module})
-        return f"http://{site}/?{query}"
+        page.goto(f"http://{site}/?{query}")
+        page.evaluate(
+            "async () => { while (!window.rift) await new Promise(resolve => setTimeout(resolve, 10)); }"
+        )
 
 
 def ask_stun(asking: socket.socket, server: str) -> bytes:

@@ -75,7 +75,7 @@ class Meetings:
 
     def _load(self, waits: Page, comes: Page, kind: str, its_kind: str) -> None:
         for page, behind in ((waits, kind), (comes, its_kind)):
-            page.goto(self.world.page(over_v6=KINDS[behind].addresses in ("IPv6", "NAT66")))
+            self.world.open(page, over_v6=KINDS[behind].addresses in ("IPv6", "NAT66"))
 
 
 def cell(meetings: Meetings, one: str, other: str) -> str:
