@@ -116,7 +116,6 @@ table inet firewall {
 }"""
 PLAIN = MASQUERADE.replace("HOW", "")
 RANDOM = MASQUERADE.replace("HOW", "fully-random")
-OTHER_PORTS = MASQUERADE.replace('"wan"', '"wan" meta l4proto udp').replace("HOW", "to :10000-19999")
 
 
 class Kind(NamedTuple):
@@ -292,9 +291,18 @@ class Laboratory:
         """
         self._cables[name].delay(ms, ms if to_server is None else to_server)
 
-    def other_mapping(self, name: str) -> None:
-        """Forget the mappings; the next ones have other ports."""
-        self.rule(f"router-{name}", FIREWALL + OTHER_PORTS)
+    def other_mapping(self, name: str, kind: str) -> None:
+        """Forget the mappings of this side; those in use get another port, the same for each peer."""
+        home = f"192.168.{SIDES[name].number}.2"
+        known = self.run(f"router-{name}", "conntrack -L -p udp 2>/dev/null")
+        ports = sorted(set(re.findall(rf"src={home} dst=\S+ sport=(\d+)", known)))
+        others = [
+            f'oifname "wan" udp sport {port} masquerade to :{10_000 + int(port) % 10_000}' for port in ports
+        ]
+        ruleset = KINDS[kind].router.replace(
+            'oifname "wan" masquerade', "\n".join([*others, 'oifname "wan" masquerade'])
+        )
+        self.rule(f"router-{name}", ruleset)
 
     def other_interface(self, name: str) -> None:
         """Take the client's interface down and bring another one up, with another address."""

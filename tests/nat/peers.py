@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -87,22 +88,11 @@ class World:
         self.server = self._start("server", command, cwd=ROOT, env=environ)
         self.answers(lambda: self.get("/ready"))
 
-    def start_turn(self, *options: str) -> None:
-        """Start coturn as STUN and TURN server."""
-        command = [
-            "turnserver",
-            "-n",
-            "--log-file=stdout",
-            "--no-cli",
-            "--no-tls",
-            "--no-dtls",
-            "--realm=test",
-        ]
+    def start_turn(self) -> None:
+        """Start coturn as STUN and TURN server, by the configuration that docs/nat.md shows."""
+        (self.folder / "turnserver.conf").write_text(turn_configuration(self.folder))
+        command = ["turnserver", "-c", str(self.folder / "turnserver.conf"), "--log-file=stdout"]
         command += [f"--userdb={self.folder / 'turn'}", f"--pidfile={self.folder / 'turn.pid'}"]
-        command += ["--use-auth-secret", f"--static-auth-secret={TURN_SECRET}", *options]
-        for address in (SERVER, OTHER, SERVER_V6):
-            command.append(f"--listening-ip={address}")
-        command += [f"--relay-ip={SERVER}", f"--aux-server={SERVER}:443"]
         self._start("coturn", command)
         with self.lab.udp("world", SERVER) as asking:
             self.answers(lambda: ask_stun(asking, SERVER))
@@ -161,6 +151,19 @@ class World:
         page.evaluate(
             "async () => { while (!window.rift) await new Promise(resolve => setTimeout(resolve, 10)); }"
         )
+
+
+def turn_configuration(folder: Path) -> str:
+    """What docs/nat.md says to write into turnserver.conf, with a certificate of our own in this folder."""
+    certificate, key = folder / "certificate.pem", folder / "key.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    command += ["-subj", "/CN=turn", "-days", "2"]
+    command += ["-addext", f"subjectAltName=IP:{SERVER}", "-out", str(certificate), "-keyout", str(key)]
+    subprocess.run(command, check=True, capture_output=True)
+    shown = (ROOT / "docs/nat.md").read_text().split("# turnserver.conf\n")[1].split("```")[0]
+    return re.sub(
+        r"(?m)^(cert|pkey)=.*", lambda line: f"{line[1]}={certificate if line[1] == 'cert' else key}", shown
+    )
 
 
 def ask_stun(asking: socket.socket, server: str) -> bytes:
