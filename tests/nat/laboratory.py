@@ -156,6 +156,7 @@ class Laboratory:
         self.prefix = f"rift{os.getpid()}-"
         self._delays = delays
         self._cables: dict[str, LongCable] = {}
+        self._addresses: dict[str, str] = {}
 
     # --- to build and to take down ---
 
@@ -244,35 +245,41 @@ class Laboratory:
 
     def put(self, name: str, kind: str) -> None:
         """Put one side behind a kind of NAT, and forget what was there: rules, mappings, addresses."""
-        side, (addresses, router, carrier) = SIDES[name], KINDS[kind]
-        number, home = side.number, f"home-{name}"
+        addresses, router, carrier = KINDS[kind]
         self.rule(f"router-{name}", "")
         self.rule(f"carrier-{name}", "")
-        self.run(f"router-{name}", "ip addr flush dev lan; ip link set wan up")
-        for port in ("port0", "port1", *(["guest"] if name == "a" else [])):
-            isolated = "on" if addresses == "isolated" else "off"
-            self.run(f"router-{name}", f"bridge link set dev {port} isolated {isolated}")
-        self._unplug(home)
-        if addresses in ("shared", "isolated"):
-            interface, host, gateway = ("eth0", 2, 1) if name == "a" else ("eth1", 3, 0)
-            if gateway:
-                self.run(f"router-{name}", "ip addr add 192.168.1.1/24 dev lan")
-            self._plug(home, interface, f"192.168.1.{host}/24", "192.168.1.1")
-            router = router if name == "a" else ""
-        else:
-            address, gateway_address, bits = {
-                "public": (f"{up(side.public, 2)}", f"{up(side.public, 1)}", 26),
-                "private": (f"192.168.{number}.2", f"192.168.{number}.1", 24),
-                "IPv6": (f"2001:db8:{number}1::2", f"2001:db8:{number}1::1", 64),
-                "NAT66": (f"fd00:{number}::2", f"fd00:{number}::1", 64),
-            }[addresses]
-            self.run(f"router-{name}", f"ip addr add {gateway_address}/{bits} dev lan")
-            self._plug(home, "eth0", f"{address}/{bits}", gateway_address)
-        wan = SIDES["a"].wan
-        router = router.replace("NUMBER", str(number)).replace("WAN", wan)
+        # A browser ends all requests when an address changes, so that is done only where it must be.
+        if self._addresses.get(name) != addresses:
+            self._address(name, addresses)
+            self._addresses[name] = addresses
+        if name == "b" and addresses in ("shared", "isolated"):
+            return  # in A's home, behind A's router
+        router = router.replace("NUMBER", str(SIDES[name].number)).replace("WAN", SIDES["a"].wan)
         router = router.replace("PORTS_A", PORTS["a"]).replace("PORTS_B", PORTS["b"])
         self.rule(f"router-{name}", router)
         self.rule(f"carrier-{name}", carrier)
+
+    def _address(self, name: str, addresses: str) -> None:
+        """Give a client and the inside of its router their addresses."""
+        side, home, router = SIDES[name], f"home-{name}", f"router-{name}"
+        number = side.number
+        gateway, address, bits = {
+            "public": (up(side.public, 1), up(side.public, 2), 26),
+            "private": (f"192.168.{number}.1", f"192.168.{number}.2", 24),
+            "IPv6": (f"2001:db8:{number}1::1", f"2001:db8:{number}1::2", 64),
+            "NAT66": (f"fd00:{number}::1", f"fd00:{number}::2", 64),
+            "shared": ("192.168.1.1", f"192.168.1.{number + 1}", 24),
+            "isolated": ("192.168.1.1", f"192.168.1.{number + 1}", 24),
+        }[addresses]
+        is_guest = name == "b" and addresses in ("shared", "isolated")
+        self.run(router, "ip addr flush dev lan")
+        for port in ("port0", "guest") if name == "a" else ("port0",):
+            isolated = "on" if addresses == "isolated" else "off"
+            self.run(router, f"bridge link set dev {port} isolated {isolated}")
+        self._unplug(home)
+        if not is_guest:
+            self.run(router, f"ip addr add {gateway}/{bits} dev lan")
+        self._plug(home, "eth1" if is_guest else "eth0", f"{address}/{bits}", gateway)
 
     def rule(self, namespace: str, ruleset: str) -> None:
         """Replace the rules of nftables, and forget all mappings."""
@@ -307,6 +314,7 @@ class Laboratory:
     def other_interface(self, name: str) -> None:
         """Take the client's interface down and bring another one up, with another address."""
         number = SIDES[name].number
+        self._addresses.pop(name)
         self._unplug(f"home-{name}")
         self._plug(f"home-{name}", "spare", f"192.168.{number}.9/24", f"192.168.{number}.1")
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from playwright.sync_api import Playwright, sync_playwright
+from playwright.sync_api import Error, Playwright, sync_playwright
 
 from laboratory import OTHER, OTHER_V6, SERVER, SERVER_V6, Laboratory
 from live import NO_LIMITS, ROOT, environment
@@ -58,6 +58,7 @@ class World:
         self._exits = contextlib.ExitStack()
         self.folder = Path(self._exits.enter_context(tempfile.TemporaryDirectory(prefix="nat-")))
         self.server: subprocess.Popen[bytes] | None = None
+        self._settings: dict[str, str] | None = None
 
     def __enter__(self) -> World:
         site = self.folder / "site"
@@ -80,8 +81,11 @@ class World:
         (self.folder / "site" / name).write_text(text)
 
     def start_server(self, **settings: str) -> None:
-        """Start the signal server with these settings, in place of the one that runs."""
+        """Start the signal server with these settings, in place of one that has others."""
+        if settings == self._settings:
+            return
         self._stop(self.server)
+        self._settings = settings
         environ = environment(**{**NO_LIMITS, "REQUEST_TIMEOUT": "60", **settings})
         binds = ["--bind", f"{SERVER}:80", "--bind", f"[{SERVER_V6}]:80"]
         command = [sys.executable, "-m", "gunicorn", *binds, "tests.probe:app()"]
@@ -147,7 +151,14 @@ class World:
         """Open the laboratory's page."""
         server, site = (f"[{SERVER_V6}]", f"[{OTHER_V6}]") if over_v6 else (SERVER, OTHER)
         query = urllib.parse.urlencode({"server": f"http://{server}/", "module": module})
-        page.goto(f"http://{site}/?{query}")
+        url = f"http://{site}/?{query}"
+        for again in (True, True, False):
+            try:
+                page.goto(url)
+                break
+            except Error as error:  # it has just heard of an address that changed
+                if not again or "ERR_NETWORK_CHANGED" not in str(error):
+                    raise
         page.evaluate(
             "async () => { while (!window.rift) await new Promise(resolve => setTimeout(resolve, 10)); }"
         )
