@@ -28,10 +28,11 @@ MODULE = ROOT / "signal_server/static/spacerift.js"
 CHROMIUM = "/usr/bin/chromium"
 FIREFOX = "/usr/bin/firefox-esr"
 ARGUMENTS = [
-    "--no-sandbox",
+    "--no-sandbox",  # as root
     "--disable-background-networking",
     "--disable-component-update",
     "--no-first-run",
+    "--ignore-certificate-errors",  # the TURN server's is our own
 ]
 TURN_SECRET = "a long random text"
 STUN = f"stun:{SERVER}:3478"
@@ -195,6 +196,11 @@ class Browsers:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """End all of them."""
+        self._playwright = None
         self._exits.close()
 
     def start(self, browser: str, namespace: str) -> Page:

@@ -57,16 +57,25 @@ class Meetings:
     """The browsers of both homes, and what came of their tries."""
 
     def __init__(self, lab: Laboratory, world: World, browsers: Browsers, names: list[str]) -> None:
-        self.lab, self.world = lab, world
-        for side in "ab":
-            lab.put(side, "public")
-        self.pages = {(side, name): browsers.start(name, f"home-{side}") for side in "ab" for name in names}
-        self.names = names
+        self.lab, self.world, self.browsers, self.names = lab, world, browsers, names
+        self.pages: dict[tuple[str, str], Page] = {}
+        self._networks = ("", "")
+
+    def start(self) -> None:
+        """Start the browsers, where they are now."""
+        self.browsers.end()
+        self.pages = {
+            (side, name): self.browsers.start(name, f"home-{side}") for side in "ab" for name in self.names
+        }
 
     def tries(self, one: str, other: str) -> Iterator[tuple[str, Try]]:
         """Both orders of waiting, with every pair of browsers."""
         self.lab.put("a", one)
         self.lab.put("b", other)
+        networks = (KINDS[one].addresses, KINDS[other].addresses)
+        if networks != self._networks:
+            self.start()  # a browser that has moved is not as one that begins there
+        self._networks = networks
         for (side, page), name in itertools.product([("a", one), ("b", other)], self.names):
             for its_name in self.names:
                 waits, comes = self.pages[side, name], self.pages["ba"["ab".index(side)], its_name]

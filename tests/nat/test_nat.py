@@ -50,7 +50,11 @@ def meet(
     module: str = "spacerift.js",
     **settings: str,
 ) -> Try:
-    """Put Chromium, which waits, and Firefox, which comes, behind these kinds of NAT."""
+    """Put Chromium, which waits, and Firefox, which comes, behind these kinds of NAT.
+
+    Firefox stays at one address: after a change it may take half a minute until it loads a page again.
+    """
+    assert KINDS[kinds[1]].addresses == "private"
     world.start_server(**settings)
     for side, kind, page in zip("ab", kinds, pages, strict=True):
         world.lab.put(side, kind)
@@ -128,14 +132,10 @@ def test_two_home_routers_link_by_stun(world: World, pages: tuple[Page, Page]) -
     assert found.way == "srflx-srflx"
 
 
-def test_in_one_home_no_server_is_needed(world: World, pages: tuple[Page, Page]) -> None:
-    assert meet(world, pages, ("one LAN", "one LAN")).linked
-
-
 def test_a_symmetric_nat_needs_turn_where_the_other_side_filters(
     world: World, pages: tuple[Page, Page]
 ) -> None:
-    assert meet(world, pages, ("symmetric", "public"), **STUN_ONLY).linked
+    assert meet(world, pages, ("symmetric", "full cone"), **STUN_ONLY).linked
     found = meet(world, pages, ("symmetric", "home router"), **STUN_ONLY)
     assert found.waited["error"] == found.came["error"] == "LINK_LOST"
     assert (found.waited["candidates"]["ours"]["relay"], found.waited["candidates"]["theirs"]["srflx"]) == (
@@ -147,11 +147,10 @@ def test_a_symmetric_nat_needs_turn_where_the_other_side_filters(
     assert "relay" in found.way
 
 
-def test_without_udp_and_without_ipv4_the_addresses_of_the_docs_link(
+def test_the_port_443_that_the_docs_show_links_a_peer_without_udp(
     world: World, pages: tuple[Page, Page]
 ) -> None:
     assert meet(world, pages, ("no UDP", "symmetric"), **shown_in_the_docs()).linked
-    assert meet(world, pages, ("IPv6", "home router"), **shown_in_the_docs()).linked
 
 
 def shown_in_the_docs() -> dict[str, str]:
@@ -184,3 +183,11 @@ def test_an_open_masquerade_that_waits_links_if_the_peers_begin_together(
     # A busy machine may hold up one of the two for longer than the way takes. They try again then.
     assert any(meet(world, pages, kinds, **STUN_ONLY).linked for _ in range(3))
     assert meet(world, pages, kinds[::-1], **STUN_ONLY).linked
+
+
+def test_the_ipv6_address_that_the_docs_show_links_a_peer_without_ipv4(
+    world: World, pages: tuple[Page, Page]
+) -> None:
+    found = meet(world, pages, ("IPv6", "home router"), **shown_in_the_docs())
+    assert found.linked
+    assert "relay" in found.way
