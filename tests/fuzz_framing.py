@@ -8,7 +8,7 @@
 A verdict is the list of replies (status, headers, body, and by `X-Request-Id` the request that each belongs
 to) and whether the connection was closed. So a difference means that the two do not agree on what a request
 is, or on where the next one begins. A case whose verdicts differ is sent three times more, with longer
-pauses. If they differ each time, it is made smaller and printed as bytes. tests/framing_cases.py makes the cases.
+pauses. If they differ each time, it is made smaller and printed as bytes. framing_cases.py makes the cases.
 """
 
 from __future__ import annotations
