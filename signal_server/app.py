@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import secrets
@@ -14,24 +13,25 @@ from typing import TYPE_CHECKING, Any
 import click
 from flask import Flask, Response
 from flask.sessions import SessionInterface
-from limits.strategies import FixedWindowRateLimiter
 from werkzeug.exceptions import HTTPException, InternalServerError
 
+from . import messages
 from .commands.group import group
 from .errors import ConfigurationError
-from .http.connection import WRITE_SECONDS, HangupWatch
+from .http.connection import WRITE_SECONDS
 from .http.endpoint import HEADERS, Endpoint
 from .http.passes import new_pass
 from .http.routes import Routes
+from .http.wsgi import WsgiDriver
+from .matching.exchange import DRAIN_SECONDS, Exchange
 from .matching.identity import Identity
-from .matching.limits import Held, Limits, MemoryCounts
-from .matching.matcher import DRAIN_SECONDS, Matcher
+from .matching.limits import Limits, MemoryLimits
 from .matching.rules import Times
 from .matching.stores.base import Store
 from .matching.stores.memory import MemoryStore
 from .matching.stores.redis import RedisStore
 from .matching.stores.redis_client import Servers
-from .matching.stores.redis_counts import RedisCounts, RedisHeld
+from .matching.stores.redis_counts import RedisLimits
 from .matching.tickets import OpenTickets
 from .matching.timers import Timers
 from .openpgp.signatures import Signatures
@@ -53,39 +53,47 @@ class SignalServer:
         settings: the values in force.
         sources: where each of them comes from, by name; see `settings.sources`.
         store: where offers and pairs are kept.
-        matcher: links requests.
+        exchange: carries requests through the matcher.
+        timers: make the calls that are due.
+        endpoint: takes a request from its bytes to its reply.
         tickets: the open requests of this process.
     """
 
     def __init__(self, settings: Settings, sources: Mapping[str, str]) -> None:
         self.settings = settings
         self.sources = sources
-        timers = Timers()
+        self.timers = Timers()
         metrics = process_metrics()
         servers = None
         if settings.redis_url is not None:
             servers = Servers(settings.redis_url, verify_tls=settings.redis_tls_verify == "on")
-        counts = MemoryCounts() if servers is None else RedisCounts(servers)
-        limits = Limits(FixedWindowRateLimiter(counts), settings, held_of(settings, servers))
+        limits = limits_of(settings, servers)
         self.tickets = OpenTickets(
             held_per_address=settings.held_per_address, max_waiting=settings.max_waiting
         )
         self.store = store_of(settings, servers)
-        self.matcher = Matcher(self.store, self.tickets, limits, timers, metrics)
+        self.exchange = Exchange(
+            self.store,
+            self.tickets,
+            limits,
+            self.timers,
+            metrics,
+            request_seconds=settings.request_timeout,
+        )
         self.request_log = RequestLog(metrics, form=settings.log, trusts_ids=bool(settings.trusted_proxies))
         self.signatures = signatures_of(settings, self.store, metrics)
         self.endpoint = Endpoint(
             settings=settings,
             identity=Identity(settings.secret_key or secrets.token_urlsafe(32)),
             limits=limits,
-            matcher=self.matcher,
-            timers=timers,
-            hangups=HangupWatch(),
+            exchange=self.exchange,
             request_log=self.request_log,
             signatures=self.signatures,
         )
+        self.driver = WsgiDriver(self.endpoint, self.timers, max_body=settings.max_body)
         self.routes = Routes(
             self.endpoint,
+            self.driver,
             settings=settings,
             request_log=self.request_log,
             store=self.store,
@@ -103,7 +111,7 @@ class SignalServer:
             "counts": self.statistics(),
             "pools": [asdict(each) for each in self.store.pools()],
             "limits": {name: str(getattr(self.settings, name)) for name in rates},
-            "refused": self.request_log.metrics.refusals(),
+            "refused": dict(self.request_log.metrics.refusals),
         }
 
     def names(self) -> dict[str, object]:
@@ -112,7 +120,7 @@ class SignalServer:
             "spacerift": self,
             "settings": self.settings,
             "store": self.store,
-            "matcher": self.matcher,
+            "exchange": self.exchange,
             "keyring": self.signatures and self.signatures.keyring,
         }
 
@@ -122,8 +130,8 @@ class SignalServer:
         return new_pass(self.settings.secret_key)
 
     def shutdown(self, *, drain_seconds: float = DRAIN_SECONDS) -> None:
-        """Answer every held request now, and take no more; see `Matcher.shutdown`."""
-        self.matcher.shutdown(drain_seconds=drain_seconds)
+        """Answer every held request now, and take no more; see `Exchange.shutdown`."""
+        self.exchange.shutdown(drain_seconds=drain_seconds)
 
 
 class Spacerift:
@@ -206,14 +214,15 @@ def signatures_of(settings: Settings, store: Store, metrics: Metrics) -> Signatu
         private_key=settings.private_key,
         passphrase=settings.private_key_passphrase,
     )
-    return Signatures(keyring, store, lambda operation: metrics.openpgp(operation).time())
+    return Signatures(keyring, store, metrics.openpgp)
 
 
-def held_of(settings: Settings, servers: Servers | None) -> Held | None:
-    if servers is None or settings.held_per_address is None:
-        return None
+def limits_of(settings: Settings, servers: Servers | None) -> Limits:
+    """The limits: counted in Redis if there are servers of it, in this process otherwise."""
+    if servers is None:
+        return MemoryLimits(settings)
     longest = settings.request_timeout + settings.answer_timeout + WRITE_SECONDS
-    return RedisHeld(servers, settings.held_per_address, _ms(longest))
+    return RedisLimits(servers, settings, longest_ms=_ms(longest))
 
 
 def _ms(seconds: float) -> int:
@@ -223,8 +232,8 @@ def _ms(seconds: float) -> int:
 def _http_error(error: HTTPException) -> Response:
     """What Flask itself refuses (404, 405, an exception of ours) in the form of all other refusals."""
     name = error.name or "Error"
-    fields = {"TYPE": name.upper().replace(" ", "_"), "DETAIL": name.lower()}
-    response = Response(json.dumps(fields), f"{error.code or 500} {name}", HEADERS)
+    fields: dict[str, object] = {"TYPE": name.upper().replace(" ", "_"), "DETAIL": name.lower()}
+    response = Response(messages.encode(fields), f"{error.code or 500} {name}", HEADERS)
     allowed = getattr(error, "valid_methods", None)
     if allowed:
         response.headers["Allow"] = ", ".join(allowed)
@@ -240,7 +249,7 @@ class PastFlask:
     def __init__(self, flask: WSGIApplication, server: SignalServer) -> None:
         prefix = server.settings.url_prefix or ""
         self._flask = flask
-        self._serve = server.endpoint.serve
+        self._serve = server.driver.serve
         self._paths = {f"{prefix}/", prefix}
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:

@@ -70,7 +70,11 @@ class MissingParameter(SignalError):
 
 
 class Untrusted(SignalError):
-    """The same answer for every cause; `reason` is for the log."""
+    """The same answer for every cause; `reason` is for the log.
+
+    Attributes:
+        time_ms: the server's clock, which a signed peer is told; None for an open one.
+    """
 
     status = "403 Forbidden"
     code = "UNTRUSTED"
@@ -78,6 +82,10 @@ class Untrusted(SignalError):
     def __init__(self, reason: str) -> None:
         super().__init__()
         self.reason = reason
+        self.time_ms: int | None = None
+
+    def fields(self) -> dict[str, object]:
+        return {"TYPE": self.code} | ({} if self.time_ms is None else {"TIME": self.time_ms})
 
 
 class NotFound(SignalError):

@@ -1,14 +1,20 @@
 """The words of the protocol: what a client may say, what it is told, and how both look on the wire.
 
-    status  TYPE               also carries
-    200     DEMOTE             NONCE, SIGNAL¹     answer this offer instead of offering your own
-    200     ANSWER             SIGNAL¹            the answer to your offer
-    200     DELIVERED                             your answer was written to the other peer
-    299     NO_PEER            RETRY_AFTER        nobody came in time (default pool)
-    298     NO_NAMESPACE_PEER  RETRY_AFTER        the same, in a named namespace
+    TYPE     needs              may have
+    CONNECT  SIGNAL¹            NONCE (it is an answer), NAMESPACE¹, FINGERPRINT, REMATCH, REQUEST
+    BOUNCE   SIGNAL¹, NONCE     NAMESPACE¹, FINGERPRINT, REMATCH, REQUEST
+    LEAVE    REQUEST            FINGERPRINT
 
-¹ In a signed pool: the other peer's SIGNED_NAMESPACE, SIGNED_SIGNAL and PUBLIC_KEY, as they came; and each
-200 may carry a SIGNED_REPLY.
+    status  TYPE               also carries
+    200     DEMOTE             NONCE, ANSWER_WITHIN, SIGNAL²  answer this offer instead of offering your own
+    200     ANSWER             SIGNAL²                        the answer to your offer
+    200     DELIVERED                                         your answer was written to the other peer
+    200     LEFT                                              to every LEAVE
+    299     NO_PEER            RETRY_AFTER                    nobody came in time (default pool)
+    298     NO_NAMESPACE_PEER  RETRY_AFTER                    the same, in a named namespace
+
+¹ A signed peer sends SIGNED_NAMESPACE, SIGNED_SIGNAL and PUBLIC_KEY instead.
+² In a signed pool: the other peer's three, as they came; and each 200 may carry a SIGNED_REPLY.
 
 `errors` has the refusals. Parsing is strict: what is not exactly what we expect is a `BadRequest`.
 """
@@ -17,31 +23,45 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any, Final, NoReturn
+from json.decoder import scanstring  # type: ignore[attr-defined]
+from typing import Any, Final, NamedTuple, NoReturn
 from urllib.parse import parse_qsl
 
 from .errors import BadRequest, MissingParameter, UnsupportedMediaType
 
 CONNECT: Final = "CONNECT"
 BOUNCE: Final = "BOUNCE"
+LEAVE: Final = "LEAVE"
 
 DEMOTE: Final = "DEMOTE"
 ANSWER: Final = "ANSWER"
 DELIVERED: Final = "DELIVERED"
 NO_PEER: Final = "NO_PEER"
+LEFT: Final = "LEFT"
 
 MAX_NAME_LENGTH: Final = 256
 """Characters of a NAMESPACE or FINGERPRINT."""
+
+BYTE_ORDER_MARK: Final = "\ufeff"
+"""Some software puts one before its text; RFC 8259, 8.1, lets a parser skip it."""
 
 MAX_DEPTH: Final = 32
 """Nesting of a JSON body. Parameters are strings, so only ignored ones can nest at all."""
 
 OPEN_PARAMETERS: Final = ("SIGNAL", "NAMESPACE")
 SIGNED_PARAMETERS: Final = ("SIGNED_NAMESPACE", "SIGNED_SIGNAL", "PUBLIC_KEY")
-PARAMETERS: Final = ("TYPE", "NONCE", "FINGERPRINT", *OPEN_PARAMETERS, *SIGNED_PARAMETERS)
+PARAMETERS: Final = (
+    "TYPE", "NONCE", "FINGERPRINT", "REMATCH", "REQUEST", *OPEN_PARAMETERS, *SIGNED_PARAMETERS
+)  # fmt: skip
+
+encode_text = json.encoder.encode_basestring_ascii
+"""A text as a JSON string, in ASCII."""
+
+_REQUEST_NAME: Final = re.compile(r"[A-Za-z0-9_-]{22,64}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,84 +72,111 @@ class Sealed:
     signal: str
     public_key: str
 
-    def pack(self) -> str:
-        """One text for the stores, to which a signal is opaque."""
-        return json.dumps([self.namespace, self.signal, self.public_key])
+    def payload(self) -> str:
+        """What the other peer gets: members of a JSON object."""
+        return json.dumps(self.fields(), separators=(",", ":"))[1:-1]
 
     @classmethod
-    def unpack(cls, text: str) -> Sealed:
-        return cls(*json.loads(text))
+    def of_payload(cls, text: str) -> Sealed:
+        fields = json.loads("{" + text + "}")
+        return cls(*(fields[name] for name in SIGNED_PARAMETERS))
 
     def fields(self) -> dict[str, str]:
         return dict(zip(SIGNED_PARAMETERS, (self.namespace, self.signal, self.public_key), strict=True))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Request:
-    """What a client asks: `CONNECT` or `BOUNCE`, with an offer or, for a `CONNECT` with `nonce`, an answer.
+    """A request as it came: `CONNECT` or `BOUNCE` with an offer or, for a `CONNECT` with `nonce`, an answer;
+    or `LEAVE` with nothing but a `name`.
 
     Attributes:
-        sealed: what a signed request carries in place of `signal` and `namespace`. These are empty until
-            `signatures` has read them there.
+        name: the REQUEST parameter, by which a `LEAVE` can end it.
+        literal: SIGNAL as the JSON string that it came in, if it can be sent on as it is.
+        sealed: what a signed request carries in place of `signal` and `namespace`, which are empty then.
+    """
+
+    type: str
+    signal: str = ""
+    nonce: str | None = None
+    namespace: str | None = None
+    fingerprint: str | None = None
+    rematch: bool = False
+    name: str | None = None
+    literal: str = ""
+    sealed: Sealed | None = None
+
+    @property
+    def is_answer(self) -> bool:
+        return self.type == CONNECT and self.nonce is not None
+
+
+@dataclass(slots=True)
+class Admitted:
+    """A request that was let in: what it says, and who said it.
+
+    Attributes:
+        signal: the offer or the answer. `namespace` and this are read from the signed texts, if it is signed.
         signer: the primary fingerprint of the key that signed it, None for an open request.
         once: names a signed text, which may come once.
         is_replay: it came before, so it is good as the repeat of an answer only.
     """
 
-    type: str
+    request: Request
     signal: str
-    nonce: str | None = None
-    namespace: str | None = None
-    fingerprint: str | None = None
-    sealed: Sealed | None = None
+    namespace: str | None
     signer: str | None = None
     once: str = ""
     is_replay: bool = False
-
-    @property
-    def payload(self) -> str:
-        """What the other peer gets, in one text."""
-        return self.signal if self.sealed is None else self.sealed.pack()
 
     @property
     def pool(self) -> str:
         return pool_of(self.namespace, signed=self.signer is not None)
 
     @property
-    def is_answer(self) -> bool:
-        return self.type == CONNECT and self.nonce is not None
+    def payload(self) -> str:
+        """What the other peer gets: members of a JSON object, in ASCII."""
+        if self.request.sealed is not None:
+            return self.request.sealed.payload()
+        return '"SIGNAL":' + (self.request.literal or encode_text(self.signal))
 
     @property
-    def digest(self) -> str:
+    def digest(self) -> bytes:
         """Equal for a repeat of the same answer."""
-        return blake2b(self.signal.encode("utf-8"), digest_size=16).hexdigest() if self.nonce else ""
+        if self.request.nonce is None:
+            return b""
+        return blake2b(self.signal.encode("utf-8"), digest_size=16).digest()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Arrival:
     """A request as the store sees it.
 
     Attributes:
         ticket: names the open request; unique.
         pool: where it meets others, from `pool_of`.
-        peer: who it is; the same peer is never matched with itself.
+        peer: who it is, 16 bytes; the same peer is never matched with itself.
         bearer: whoever presents a nonce must be the bearer it was given to.
-        signal: the offer or the answer, opaque.
+        signal: the offer or the answer, opaque: `Admitted.payload`.
         digest: equal for a repeat of the same answer.
-        waited_ms: how long ago the request came in; its body took that long.
+        wait_ms: how long it may wait from now on.
+        rematch: it may meet again a peer that it was linked with.
+        name, leaver: the LEAVE of this name by this client ends it; empty if it has no name.
     """
 
     ticket: str
     pool: str
-    peer: str
-    bearer: str
+    peer: bytes
+    bearer: bytes
     signal: str
-    digest: str
-    waited_ms: int = 0
+    digest: bytes
+    wait_ms: int
+    rematch: bool = False
+    name: str = ""
+    leaver: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """How a request ends. `nonce` names the handover that a `DEMOTE` or an `ANSWER` belongs to."""
 
     type: str
@@ -137,8 +184,7 @@ class Reply:
     signal: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(NamedTuple):
     """A decision of the store: this open request ends with this reply."""
 
     ticket: str
@@ -158,45 +204,63 @@ def is_signed(pool: str) -> bool:
     return pool.startswith("signed:")
 
 
-def render(reply: Reply, pool: str, signed: str | None = None) -> tuple[str, dict[str, object]]:
-    """The HTTP status line and the JSON body of a reply, to a request of `pool`, with its SIGNED_REPLY."""
-    if reply.type == NO_PEER:
-        if is_named(pool):
-            return "298 No Namespace Peer", {"TYPE": "NO_NAMESPACE_PEER", "RETRY_AFTER": 0}
-        return "299 No Peer", {"TYPE": NO_PEER, "RETRY_AFTER": 0}
-    body: dict[str, object] = {"TYPE": reply.type}
+def render(reply: Reply, pool: str, *, answer_within: str, signed: str | None = None) -> tuple[str, bytes]:
+    """The HTTP status line and the JSON body of a reply.
+
+    Args:
+        pool: of the request.
+        answer_within: ANSWER_TIMEOUT in seconds, as JSON has it.
+        signed: the SIGNED_REPLY.
+    """
+    more = "" if signed is None else ',"SIGNED_REPLY":' + encode_text(signed)
     if reply.type == DEMOTE:
-        body["NONCE"] = reply.nonce
-    if reply.type != DELIVERED:
-        body |= Sealed.unpack(reply.signal).fields() if is_signed(pool) else {"SIGNAL": reply.signal}
-    if signed is not None:
-        body["SIGNED_REPLY"] = signed
-    return "200 OK", body
+        nonce, within = f'"NONCE":"{reply.nonce}"', f'"ANSWER_WITHIN":{answer_within}'
+        text = f'{{"TYPE":"DEMOTE",{nonce},{within},{reply.signal}{more}}}'
+    elif reply.type == ANSWER:
+        text = f'{{"TYPE":"ANSWER",{reply.signal}{more}}}'
+    elif reply.type != NO_PEER:
+        text = f'{{"TYPE":"{reply.type}"{more}}}'
+    elif is_named(pool):
+        return "298 No Namespace Peer", b'{"TYPE":"NO_NAMESPACE_PEER","RETRY_AFTER":0}'
+    else:
+        return "299 No Peer", b'{"TYPE":"NO_PEER","RETRY_AFTER":0}'
+    return "200 OK", text.encode("ascii")
 
 
 # --- parsing -----------------------------------------------------------------------------------------------
 
 
-def decode(content_type: str, body: bytes) -> dict[str, Any]:
-    """Read the parameters of a request.
+def media_type(content_type: str) -> str:
+    """How a body is written: `json` or `form`.
 
     Args:
         content_type: the header as it came, with its parameters.
-        body: after decompression.
 
     Raises:
         UnsupportedMediaType: neither JSON, nor plain text, nor a form, or not in UTF-8.
-        BadRequest: not what the content type says.
     """
-    media_type, _, options = content_type.partition(";")
-    media_type = media_type.strip().lower()
+    kind, _, options = content_type.partition(";")
+    kind = kind.strip().lower()
     if options and not _says_utf8(options):
         raise UnsupportedMediaType("the character set must be UTF-8")
-    if media_type in ("application/json", "text/plain"):
-        return json_object(_utf8(body))
-    if media_type == "application/x-www-form-urlencoded":
-        return _form(_utf8(body))
+    if kind in ("application/json", "text/plain"):
+        return "json"
+    if kind == "application/x-www-form-urlencoded":
+        return "form"
     raise UnsupportedMediaType("send JSON, plain text that is JSON, or a form")
+
+
+def decode(body: bytes, *, is_json: bool) -> dict[str, Any]:
+    """Read the parameters of a request.
+
+    Args:
+        body: after decompression.
+
+    Raises:
+        BadRequest: it is not JSON, or not a form.
+    """
+    text = _utf8(body)
+    return json_object(text.removeprefix(BYTE_ORDER_MARK)) if is_json else _form(text)
 
 
 def parse(parameters: Mapping[str, Any], *, signatures: str = "off") -> Request:
@@ -215,24 +279,91 @@ def parse(parameters: Mapping[str, Any], *, signatures: str = "off") -> Request:
         if len(values.get(name, "")) > MAX_NAME_LENGTH:
             raise BadRequest(f"{name} is longer than {MAX_NAME_LENGTH} characters")
     kind = values.get("TYPE", "")
-    if kind not in ("", CONNECT, BOUNCE):
-        raise BadRequest("TYPE must be CONNECT or BOUNCE")
+    if kind not in ("", CONNECT, BOUNCE, LEAVE):
+        raise BadRequest("TYPE must be CONNECT, BOUNCE or LEAVE")
+    if values.get("REMATCH", "") not in ("", "1"):
+        raise BadRequest("REMATCH must be 1")
+    name = values.get("REQUEST", "")
+    if name and not _REQUEST_NAME.fullmatch(name):
+        raise BadRequest("REQUEST must be 22 to 64 characters of A-Z a-z 0-9 _ -")
+    if kind == LEAVE:
+        if not name:
+            raise MissingParameter("REQUEST")
+        return Request(LEAVE, fingerprint=values.get("FINGERPRINT") or None, name=name)
     is_sealed = any(map(values.get, SIGNED_PARAMETERS))
     if is_sealed and any(map(values.get, OPEN_PARAMETERS)):
         raise BadRequest("send either open or signed parameters, not both")
     is_sealed = signatures != "off" and (is_sealed or signatures == "required")
     needed = SIGNED_PARAMETERS if is_sealed else ("SIGNAL",)
-    for name in ("TYPE", *needed, *(["NONCE"] if kind == BOUNCE else [])):
-        if not values.get(name):
-            raise MissingParameter(name)
+    for each in ("TYPE", *needed, *(["NONCE"] if kind == BOUNCE else [])):
+        if not values.get(each):
+            raise MissingParameter(each)
     return Request(
         type=kind,
         signal="" if is_sealed else values["SIGNAL"],
         nonce=values.get("NONCE") or None,
         namespace=values.get("NAMESPACE") or None,
         fingerprint=values.get("FINGERPRINT") or None,
-        sealed=Sealed(*(values[name] for name in SIGNED_PARAMETERS)) if is_sealed else None,
+        rematch=bool(values.get("REMATCH")),
+        name=name or None,
+        sealed=Sealed(*(values[each] for each in SIGNED_PARAMETERS)) if is_sealed else None,
     )
+
+
+def parse_ordinary(body: bytes) -> Request | None:
+    """The request in an ordinary JSON body: an open one, and all strings in it ASCII. None: use `decode`.
+
+    The same decoder says what is JSON; what is saved is the rest. The SIGNAL goes on in the very letters in
+    which it came.
+    """
+    try:
+        text = body.decode("ascii")
+        values = _decoder.decode(text)
+    except (BadRequest, ValueError, RecursionError):
+        return None
+    if type(values) is not dict or not _ORDINARY.issuperset(values):
+        return None
+    for value in values.values():
+        if type(value) is not str or not value.isascii():
+            return None
+    get = values.get
+    kind, signal, namespace, fingerprint = get("TYPE"), get("SIGNAL"), get("NAMESPACE"), get("FINGERPRINT")
+    if (kind != CONNECT and kind != BOUNCE) or not signal:
+        return None
+    nonce, name = get("NONCE"), get("REQUEST")
+    if len(namespace or "") > MAX_NAME_LENGTH or len(fingerprint or "") > MAX_NAME_LENGTH:
+        return None
+    if (kind == BOUNCE and not nonce) or (name and not _REQUEST_NAME.fullmatch(name)):
+        return None
+    if get("REMATCH", "") not in ("", "1"):
+        return None
+    return Request(
+        kind,
+        signal,
+        nonce or None,
+        namespace or None,
+        fingerprint or None,
+        bool(get("REMATCH")),
+        name or None,
+        _literal(text),
+    )
+
+
+_ORDINARY: Final = frozenset(("TYPE", "NONCE", "FINGERPRINT", "REMATCH", "REQUEST", *OPEN_PARAMETERS))
+
+
+def _literal(text: str) -> str:
+    """The SIGNAL's own letters, in a text that is a flat object of ASCII strings with known keys; or "".
+
+    Within a string a quote has a backslash before it, so these letters can only be the key.
+    """
+    start = text.find('"SIGNAL":"') + 9
+    return text[start : scanstring(text, start + 1)[1]] if start >= 9 else ""
+
+
+def encode(fields: dict[str, object]) -> bytes:
+    """A JSON object as it is sent."""
+    return json.dumps(fields, separators=(",", ":")).encode("ascii")
 
 
 def _text(name: str, value: object) -> str:

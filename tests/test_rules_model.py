@@ -22,7 +22,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from signal_server import rules as rules_module
+from signal_server.matching import rules as rules_module
 from signal_server.matching.rules import Rules, Times
 from signal_server.messages import ANSWER, DELIVERED, DEMOTE, NO_PEER, Arrival, Delivery
 

@@ -10,13 +10,14 @@ import os
 import select
 import socket
 import threading
+import time
 import zlib
 from collections.abc import Callable
 from typing import Any, Final
 
 from gevent.monkey import get_original, is_module_patched
 
-from ..errors import BadRequest, RequestTimeout, TooLarge, UnsupportedMediaType
+from ..errors import BadRequest, RequestTimeout, TooLarge
 from ..matching.timers import Timers
 
 Environ = dict[str, Any]
@@ -27,10 +28,11 @@ BODY_SECONDS: Final = 5.0
 WRITE_SECONDS: Final = 3.0
 """How long an answer may take to go out; see PROTOCOL: what is not known to be written by then is gone."""
 
-DRAIN_BYTES: Final = 16 << 20
+DRAIN_BYTES: Final = 1 << 20
 """So much of a refused body is read away, that the client may see why before it is cut off."""
 
 READ_BYTES: Final = 64 << 10
+CHUNKED_READ_BYTES: Final = 1 << 10
 
 # A client that vanishes without a word is noticed after 5 + 3 * 2 seconds.
 KEEPALIVE: Final = (
@@ -111,21 +113,14 @@ class Connection:
     # --- the request's body --------------------------------------------------------------------------------
 
     def body(self, limit: int | None) -> bytes:
-        """The request's body, decompressed.
+        """The request's body, as it came.
 
         Args:
-            limit: bytes, before and after decompression; None for any number.
+            limit: bytes; None for any number.
 
         Raises:
-            RequestTimeout, TooLarge, BadRequest, UnsupportedMediaType
+            RequestTimeout, TooLarge, BadRequest
         """
-        coding = self._environ.get("HTTP_CONTENT_ENCODING", "").strip().lower()
-        if coding not in ("", "identity", "gzip", "x-gzip"):
-            raise UnsupportedMediaType("a body may be gzip, and nothing else")
-        body = self._read(limit)
-        return _gunzip(body, limit) if coding.endswith("gzip") else body
-
-    def _read(self, limit: int | None) -> bytes:
         if not self._pending:
             return b""
         length = int(self._environ.get("CONTENT_LENGTH") or -1)
@@ -133,10 +128,10 @@ class Connection:
             raise TooLarge(f"a body has at most {limit} bytes")
         timer = self._timers.after(BODY_SECONDS, self.stop_reading)
         try:
-            body: bytes = self._environ["wsgi.input"].read(_wanted(length, limit))
+            body = self._read(length, limit)
         except Exception as exc:
             self._pending = False
-            if timer.rang:
+            if timer.fired:
                 raise RequestTimeout("the body took too long") from None
             raise BadRequest("the body is cut short or badly framed") from exc
         finally:
@@ -144,11 +139,15 @@ class Connection:
         if limit is not None and len(body) > limit:
             raise TooLarge(f"a body has at most {limit} bytes")
         self._pending = False
-        if timer.rang:
+        if timer.fired:
             raise RequestTimeout("the body took too long")
         if len(body) < length:
             raise BadRequest("the body is cut short")
         return body
+
+    @property
+    def has_unread_body(self) -> bool:
+        return self._pending
 
     def drain(self) -> None:
         """After a refusal: read away what the client still sends, within bounds.
@@ -160,23 +159,31 @@ class Connection:
         self._pending = False
         timer = self._timers.after(BODY_SECONDS, self.stop_reading)
         try:
-            ended = self._read_away()
-        except Exception:  # noqa: BLE001  it is refused already; see _read
+            ended = len(self._read(-1, DRAIN_BYTES)) <= DRAIN_BYTES
+        except Exception:  # noqa: BLE001  it is refused already; see body
             ended = False
         finally:
             timer.cancel()
-        if not ended or timer.rang:
+        if not ended or timer.fired:
             self.stop_reading()
 
-    def _read_away(self) -> bool:
-        """Was the body's end seen, so that the connection can be kept?"""
-        left = DRAIN_BYTES
-        while left > 0:
-            piece = self._environ["wsgi.input"].read(min(left, READ_BYTES))
+    def _read(self, length: int, limit: int | None) -> bytes:
+        """Read up to `length` bytes, or to the end; one more than `limit` at the most.
+
+        In pieces, and others have their turn after each: a client that sends faster than we read would keep
+        a thread of gevent's from ever waiting. A chunk may be one byte, and each takes as long as a packet.
+        """
+        most = length if length >= 0 else float("inf") if limit is None else limit + 1
+        at_once = READ_BYTES if length >= 0 else CHUNKED_READ_BYTES
+        body = bytearray()
+        while len(body) < most:
+            piece = self._environ["wsgi.input"].read(int(min(most - len(body), at_once)))
             if not piece:
-                return True
-            left -= len(piece)
-        return False
+                break
+            body += piece
+            if len(body) < most:
+                time.sleep(0)
+        return bytes(body)
 
     # --- the socket ----------------------------------------------------------------------------------------
 
@@ -240,13 +247,13 @@ def _shutdown(connection: Any, how: int) -> None:
         pass  # it is closed already
 
 
-def _wanted(length: int, limit: int | None) -> int:
-    if length >= 0:
-        return length
-    return -1 if limit is None else limit + 1
+def gunzip(body: bytes, limit: int | None) -> bytes:
+    """A gzip body, decompressed.
 
-
-def _gunzip(body: bytes, limit: int | None) -> bytes:
+    Raises:
+        BadRequest: it is none.
+        TooLarge: it is longer than `limit`.
+    """
     text = b""
     while True:  # it may have several members
         inflate = zlib.decompressobj(wbits=31)

@@ -1,29 +1,33 @@
-"""`POST /` in the terms of WSGI: a request in, a response out. What to answer is decided elsewhere."""
+"""`POST /`, from a request's head and body to the reply that is written. What to answer is decided elsewhere.
+
+    open ─► address limit ─► origin ─► parse ─► LEAVE? ─► signature ─► start ─► (it waits) ─► take ─► finish
+
+Two drivers carry it: WSGI, whose thread or greenlet sleeps while the request waits, and the worker's
+callbacks. Both take these steps in this order.
+"""
 
 from __future__ import annotations
 
 import gzip
-import json
 import time
-from collections.abc import Callable, Iterable
-from typing import Final
+from collections.abc import Callable
+from typing import Final, NamedTuple
 
 from .. import messages
-from ..errors import BadRequest, Full, HungUp, RateLimited, SignalError, Unavailable, Untrusted
+from ..errors import Full, HungUp, RateLimited, SignalError, UnsupportedMediaType, Untrusted
+from ..matching.exchange import Exchange
 from ..matching.identity import Caller, Identity, is_address
 from ..matching.limits import Limits
-from ..matching.matcher import Matcher
-from ..matching.timers import Timers
-from ..messages import NO_PEER, Reply, Request
+from ..matching.tickets import Ticket
+from ..messages import ANSWER, DEMOTE, LEAVE, LEFT, NO_PEER, Admitted, Reply, Request
 from ..openpgp.signatures import Signatures
 from ..settings import Settings
 from ..telemetry.request_log import Entry, RequestLog
-from .connection import WRITE_SECONDS, Connection, Environ, HangupWatch
+from .connection import gunzip
+from .head import Head, Header, Heads
 
 WORTH_COMPRESSING: Final = 1024
 """Bytes. What fits into one packet anyway arrives no sooner for being smaller."""
-
-EXPOSED: Final = ("Access-Control-Expose-Headers", "Retry-After")
 
 HEADERS: Final = [
     ("Content-Type", "application/json"),
@@ -31,15 +35,49 @@ HEADERS: Final = [
     ("X-Content-Type-Options", "nosniff"),
 ]
 
-Header = tuple[str, str]
-Served = tuple[str, list[Header], Iterable[bytes]]
-"""A response: status line, headers, body."""
 
-Finish = Callable[[bool], None]
+class Transaction:
+    """One request and its reply.
+
+    Attributes:
+        entry: of the log.
+        head: of the request.
+        address: of the client, hashed.
+        admitted: the request, once it was let in.
+        ticket: while it is decided, or waits.
+        refusal: it is refused.
+    """
+
+    __slots__ = ("address", "admitted", "entry", "head", "refusal", "request", "ticket")
+
+    def __init__(self, entry: Entry, head: Head, address: bytes) -> None:
+        self.entry = entry
+        self.head = head
+        self.address = address
+        self.request: Request | None = None
+        self.admitted: Admitted | None = None
+        self.ticket: Ticket | None = None
+        self.refusal: SignalError | None = None
+
+
+class Response(NamedTuple):
+    """What is written.
+
+    Attributes:
+        status: the status line's code and reason.
+        headers: beside `HEADERS`, the request's id and CORS.
+        payload: the body.
+        reply: if it hands something over, so that `Endpoint.finish` must be told whether it was written.
+    """
+
+    status: str
+    headers: tuple[Header, ...]
+    payload: bytes
+    reply: Reply | None = None
 
 
 class Endpoint:
-    """Takes a request from its bytes to its response."""
+    """Takes a request from its bytes to its reply."""
 
     def __init__(
         self,
@@ -47,192 +85,196 @@ class Endpoint:
         settings: Settings,
         identity: Identity,
         limits: Limits,
-        matcher: Matcher,
-        timers: Timers,
-        hangups: HangupWatch,
+        exchange: Exchange,
         request_log: RequestLog,
         signatures: Signatures | None,
     ) -> None:
-        self._settings = settings
+        self.exchange = exchange
+        self.heads = Heads(settings, identity)
         self._identity = identity
         self._limits = limits
-        self._matcher = matcher
-        self._timers = timers
-        self._hangups = hangups
         self._request_log = request_log
         self._signatures = signatures
+        self._max_body = settings.max_body
+        self._trusted_proxies = settings.trusted_proxies
+        self._mode = settings.signatures
+        self._answer_within = f"{settings.answer_timeout:g}"
 
-    def serve(self, environ: Environ) -> Served:
-        """`POST /`: one request of the protocol."""
-        entry = self._request_log.open(environ.get("HTTP_X_REQUEST_ID"))
-        headers = [*HEADERS, ("X-Request-Id", entry.id), *self.cors(environ)]
-        connection = Connection(environ, self._timers, self._hangups)
-        refusal: SignalError
+    # --- the steps -----------------------------------------------------------------------------------------
+
+    def open(
+        self, head: Head, remote: str, forwarded: str, given_id: str, received: float | None = None
+    ) -> Transaction:
+        """Begin with a request.
+
+        Args:
+            remote: the address that the connection comes from.
+            forwarded: `X-Forwarded-For`.
+            given_id: `X-Request-Id`.
+            received: when it came in, by the monotonic clock.
+        """
+        return Transaction(self._request_log.open(given_id, received), head, self.address(remote, forwarded))
+
+    def start(self, transaction: Transaction, body: Callable[[], bytes]) -> None:
+        """Take all steps up to the decision. The transaction has a ticket then, or a refusal, or is over."""
         try:
-            address = self.address(environ)
-            self._limits.count_address(address)
-            self.check_origin(environ)
-            asked = entry.asked = self._parse(environ, connection)
-            if self._signatures is not None:
-                asked = entry.asked = self._signatures.admit(asked)
-            caller = self._caller(asked, address, environ)
-            waited = time.monotonic() - entry.received
-            try:
-                reply = self._matcher.exchange(asked, caller, connection, waited=waited)
-            except (Full, RateLimited):
-                if self._signatures is not None:
-                    self._signatures.refused(asked)
-                raise
-            signed = self._sign(asked, reply)
-            reply = self._matcher.begin(reply, caller, connection)
-        except SignalError as error:
-            refusal = error
-            entry.refused(error)
+            self._limits.count_address(transaction.address)
+            head = transaction.head
+            if head.is_refused:
+                raise Untrusted("origin")
+            if head.unsupported:
+                raise UnsupportedMediaType(head.unsupported)
+            request = transaction.request = self._parse(head, body())
+            transaction.entry.asked(request)
+            if request.type == LEAVE:
+                self._leave(request)
+                return
+            admitted = transaction.admitted = self._admit(request)
+            transaction.ticket = self._start(transaction, admitted)
+        except SignalError as refusal:
+            transaction.refusal = refusal
+
+    def take(self, transaction: Transaction, *, is_open: Callable[[], bool]) -> Response:
+        """What to write, once the ticket has its result, or there is none.
+
+        Args:
+            is_open: tells whether the client's connection is, as of now.
+
+        Raises:
+            HungUp: the client has left; there is nothing to write.
+        """
+        try:
+            if transaction.refusal is not None:
+                raise transaction.refusal
+            if transaction.ticket is None:
+                return self._replied(transaction, Reply(LEFT))
+            signed = self._sign(transaction)
+            reply = self.exchange.begin(transaction.ticket, is_open=is_open)
+            return self._replied(transaction, reply, signed if reply is transaction.ticket.result else None)
+        except SignalError as refusal:
+            return self._refused(transaction, refusal)
         except HungUp:
-            refusal = Unavailable("nobody is there")
-            entry.hung_up()
-        else:
-            status, fields = messages.render(reply, asked.pool, signed)
-            payload = _compressed(encode(fields), headers, environ)
-            if reply.type in (messages.DELIVERED, NO_PEER):
-                entry.replied(str(fields["TYPE"]), status)
-                return status, headers, [payload]
-            return status, headers, self._watched(payload, reply, status, connection, entry)
-        payload = refused(refusal, headers)
-        return refusal.status, headers, Watched(payload, lambda _: connection.drain())
-
-    def _watched(
-        self, payload: bytes, reply: Reply, status: str, connection: Connection, entry: Entry
-    ) -> Watched:
-        """The body of a reply that was begun, and that is finished when it is written, or is not."""
-        timer = self._timers.after(WRITE_SECONDS, connection.cut)
-
-        def finish(written: bool) -> None:
-            timer.cancel()
-            written = written and not timer.rang
-            self._matcher.finish(reply, written=written)
-            entry.replied(reply.type, status, written=written)
-
-        return Watched(payload, finish)
-
-    def _parse(self, environ: Environ, connection: Connection) -> Request:
-        try:
-            body = connection.body(self._settings.max_body)
-        except BadRequest:
-            self._matcher.check_open()  # else it is we who cut the body short
-            raise
-        parameters = messages.decode(environ.get("CONTENT_TYPE", ""), body)
-        return messages.parse(parameters, signatures=self._settings.signatures)
-
-    def _sign(self, asked: Request, reply: Reply) -> str | None:
-        """The SIGNED_REPLY, where there is one. A reply that should have one and has none is not sent."""
-        if self._signatures is None:
-            return None
-        try:
-            return self._signatures.reply(asked, reply)
-        except SignalError:
-            self._matcher.finish(reply, written=False)
+            transaction.entry.hung_up()
             raise
 
-    def address(self, environ: Environ) -> str:
+    def finish(self, transaction: Transaction, response: Response, *, written: bool) -> None:
+        """Say whether the response was written. Once for each that `take` gave."""
+        if response.reply is not None:
+            self.exchange.finish(response.reply, written=written)
+            transaction.entry.replied(response.reply.type, response.status, written=written)
+
+    # --- the parts of the steps ----------------------------------------------------------------------------
+
+    def address(self, remote: str, forwarded: str) -> bytes:
         """The client's address, hashed. A proxy's header that holds no address is not believed.
 
         Read here and not by Werkzeug's `ProxyFix`, which would change what the rest of an application sees.
         """
-        address: str = environ.get("REMOTE_ADDR", "")
-        hops = self._settings.trusted_proxies
+        hops = self._trusted_proxies
         if hops:
-            named = environ.get("HTTP_X_FORWARDED_FOR", "").split(",")
+            named = forwarded.split(",")
             if len(named) >= hops and is_address(named[-hops].strip()):
-                address = named[-hops].strip()
-        return self._identity.address(address)
+                remote = named[-hops].strip()
+        return self._identity.address(remote)
 
-    def _caller(self, asked: Request, address: str, environ: Environ) -> Caller:
-        seen = ("HTTP_USER_AGENT", "HTTP_ACCEPT", "HTTP_ACCEPT_LANGUAGE")
-        return self._identity.caller(
-            address=address,
-            fingerprint=asked.fingerprint,
-            headers=tuple(environ.get(name, "") for name in seen),
-            signer=asked.signer,
-        )
+    def _parse(self, head: Head, body: bytes) -> Request:
+        if head.is_gzip:
+            body = gunzip(body, self._max_body)
+        if head.is_json and self._mode != "required":
+            ordinary = messages.parse_ordinary(body)
+            if ordinary is not None:
+                return ordinary
+        return messages.parse(messages.decode(body, is_json=head.is_json), signatures=self._mode)
 
-    def check_origin(self, environ: Environ) -> None:
-        """Raise Untrusted if a page asks whose origin is not listed."""
-        allowed = self._settings.cors_origins
-        if "*" not in allowed and environ.get("HTTP_ORIGIN") not in (None, *allowed):
-            raise Untrusted("origin")
+    def _leave(self, request: Request) -> None:
+        assert request.name is not None
+        leaver = self._identity.leaver(request.fingerprint)
+        self.exchange.leave(self._identity.request_name(request.name), leaver)
 
-    def cors(self, environ: Environ) -> list[Header]:
-        """The headers that let a page of a listed origin read the reply."""
-        allowed = self._settings.cors_origins
-        if "*" in allowed:
-            return [("Access-Control-Allow-Origin", "*"), EXPOSED]
-        for each in allowed:  # ours is written, not the client's, though they are equal
-            if each == environ.get("HTTP_ORIGIN"):
-                return [("Access-Control-Allow-Origin", each), EXPOSED, ("Vary", "Origin")]
-        return [("Vary", "Origin")]
+    def _admit(self, request: Request) -> Admitted:
+        if request.sealed is None or self._signatures is None:
+            return Admitted(request, request.signal, request.namespace)
+        return self._signatures.admit(request)
+
+    def _start(self, transaction: Transaction, admitted: Admitted) -> Ticket:
+        request, head = admitted.request, transaction.head
+        name, leaver = "", b""
+        if request.name is not None:
+            name = self._identity.request_name(request.name)
+            leaver = self._identity.leaver(request.fingerprint)
+        try:
+            return self.exchange.start(
+                admitted,
+                self._caller(admitted, head, transaction.address),
+                name=name,
+                leaver=leaver,
+                received=transaction.entry.received,
+                hold_seconds=head.hold_seconds,
+            )
+        except (Full, RateLimited):
+            self._may_come_again(admitted)
+            raise
+
+    def _caller(self, admitted: Admitted, head: Head, address: bytes) -> Caller:
+        if admitted.signer is None:
+            return self._identity.caller(head.peer, address, admitted.request.fingerprint)
+        return self._identity.signed_caller(admitted.signer, address, admitted.request.fingerprint)
+
+    def _may_come_again(self, admitted: Admitted) -> None:
+        """Nothing was done of what this request asks, so its signed text is no replay when it comes again."""
+        if self._signatures is not None:
+            self._signatures.refused(admitted)
+
+    def _sign(self, transaction: Transaction) -> str | None:
+        """The SIGNED_REPLY, where there is one. A reply that should have one and has none is not sent."""
+        ticket, admitted = transaction.ticket, transaction.admitted
+        if self._signatures is None or ticket is None or admitted is None:
+            return None
+        reply = ticket.result
+        if not isinstance(reply, Reply):
+            return None
+        try:
+            return self._signatures.reply(admitted, reply)
+        except SignalError:
+            self.exchange.finish(reply, written=False)
+            raise
+
+    def _replied(self, transaction: Transaction, reply: Reply, signed: str | None = None) -> Response:
+        pool = transaction.admitted.pool if transaction.admitted is not None else ""
+        status, payload = messages.render(reply, pool, answer_within=self._answer_within, signed=signed)
+        if reply.type in (DEMOTE, ANSWER):
+            return Response(status, *_compressed(payload, transaction.head), reply)
+        shown = "NO_NAMESPACE_PEER" if reply.type == NO_PEER and status[:3] == "298" else reply.type
+        transaction.entry.replied(shown, status)
+        return Response(status, *_compressed(payload, transaction.head))
+
+    def _refused(self, transaction: Transaction, refusal: SignalError) -> Response:
+        if isinstance(refusal, (Full, RateLimited)) and transaction.ticket is not None:
+            assert transaction.admitted is not None
+            self._may_come_again(transaction.admitted)
+        if isinstance(refusal, Untrusted) and self._signatures is not None:
+            request = transaction.request
+            if request is None or request.sealed is not None:
+                refusal.time_ms = round(time.time() * 1000)
+        transaction.entry.refused(refusal)
+        return refused(refusal)
 
 
-def refused(refusal: SignalError, headers: list[Header]) -> bytes:
-    """The body of a refusal; what belongs to it is added to the headers."""
+def refused(refusal: SignalError) -> Response:
+    """The response of a refusal."""
+    headers: tuple[Header, ...] = ()
     if refusal.retry_after is not None:
-        headers.append(("Retry-After", str(refusal.retry_after)))
-    payload = encode(refusal.fields())
-    headers.append(("Content-Length", str(len(payload))))
-    return payload
+        headers = (("Retry-After", str(refusal.retry_after)),)
+    return Response(refusal.status, headers, messages.encode(refusal.fields()))
 
 
-def _compressed(payload: bytes, headers: list[Header], environ: Environ) -> bytes:
-    """The body as the client takes it; what belongs to it is added to the headers."""
-    if len(payload) >= WORTH_COMPRESSING:
-        headers.append(("Vary", "Accept-Encoding"))
-        if _accepts_gzip(environ.get("HTTP_ACCEPT_ENCODING", "")):
-            payload = gzip.compress(payload, 1, mtime=0)
-            headers.append(("Content-Encoding", "gzip"))
-    headers.append(("Content-Length", str(len(payload))))
-    return payload
-
-
-class Watched:
-    """A body of one piece that tells whether it was written.
-
-    A WSGI server asks for the next piece once it has written the last one, and closes the body in any case.
-    A response that the application dropped, by an error of its own, was not written either.
-    """
-
-    __slots__ = ("_finish", "_pieces")
-
-    def __init__(self, payload: bytes, finish: Finish) -> None:
-        self._pieces = [payload]
-        self._finish: Finish | None = finish
-
-    def __iter__(self) -> Watched:
-        return self
-
-    def __next__(self) -> bytes:
-        if self._pieces:
-            return self._pieces.pop()
-        self._end(written=True)
-        raise StopIteration
-
-    def close(self) -> None:
-        self._end(written=False)
-
-    __del__ = close
-
-    def _end(self, *, written: bool) -> None:
-        finish, self._finish = self._finish, None
-        if finish is not None:
-            finish(written)
-
-
-def encode(fields: dict[str, object]) -> bytes:
-    return json.dumps(fields, separators=(",", ":")).encode("ascii")
-
-
-def _accepts_gzip(accepted: str) -> bool:
-    for each in accepted.lower().split(","):
-        coding, _, weight = each.partition(";")
-        if coding.strip() in ("gzip", "x-gzip", "*"):
-            return weight.replace(" ", "").rstrip("0") not in ("q=", "q=0.")
-    return False
+def _compressed(payload: bytes, head: Head) -> tuple[tuple[Header, ...], bytes]:
+    """The headers that a body needs, and the body as the client takes it."""
+    if len(payload) < WORTH_COMPRESSING:
+        return (), payload
+    if not head.accepts_gzip:
+        return (("Vary", "Accept-Encoding"),), payload
+    return (
+        (("Vary", "Accept-Encoding"), ("Content-Encoding", "gzip")),
+        gzip.compress(payload, 1, mtime=0),
+    )

@@ -13,15 +13,18 @@ from flask import Blueprint, Flask, Response, current_app, request, send_from_di
 from flask_limiter import Limiter, RateLimitExceeded
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from .. import messages
 from ..errors import MethodNotAllowed, NotFound, RateLimited, SignalError, Unavailable, Untrusted
 from ..matching.stores.base import Store
 from ..openpgp.signatures import Signatures
 from ..settings import Settings
 from ..telemetry.metrics import exposition
 from ..telemetry.request_log import RequestLog
-from .endpoint import HEADERS, Endpoint, Header, Watched, encode, refused
+from .endpoint import HEADERS, Endpoint, refused
+from .head import Header
 from .ice import ice_servers
 from .passes import is_good_pass
+from .wsgi import Watched, WsgiDriver
 
 STATIC: Final = Path(__file__).parent.parent / "static"
 
@@ -48,6 +51,7 @@ class Routes:
     def __init__(
         self,
         endpoint: Endpoint,
+        driver: WsgiDriver,
         *,
         settings: Settings,
         request_log: RequestLog,
@@ -55,6 +59,8 @@ class Routes:
         signatures: Signatures | None,
     ) -> None:
         self._endpoint = endpoint
+        self._origins = endpoint.heads.origins
+        self._driver = driver
         self._settings = settings
         self._request_log = request_log
         self._store = store
@@ -96,9 +102,7 @@ class Routes:
         rate = self._settings.address_limit
         if rate is None:
             return lambda view: view
-        limiter = self._limiter = Limiter(
-            lambda: self._endpoint.address(request.environ), storage_uri="spacerift+memory://"
-        )
+        limiter = self._limiter = Limiter(self._address, storage_uri="memory://")
         # An application of its own: in ours, its hooks would cost each request as much as an empty view does,
         # and it would take the RATELIMIT_ settings of another Limiter for its own.
         limiter.init_app(Flask("spacerift.limiter"))
@@ -111,8 +115,8 @@ class Routes:
                 try:
                     return counted()
                 except RateLimitExceeded:
-                    self._request_log.metrics.limit_hit("get").inc()
-                    return _refusal(RateLimited(rate.get_expiry()), self._endpoint.cors(request.environ))
+                    self._request_log.metrics.limit_hit("get")
+                    return _refusal(RateLimited(rate.get_expiry()), self._cors())
 
             return limited
 
@@ -122,19 +126,18 @@ class Routes:
 
     def signal(self) -> Response:
         """`POST /`: one request of the protocol."""
-        status, headers, body = self._endpoint.serve(request.environ)
+        status, headers, body = self._driver.serve(request.environ)
         # Passed through as it is, for whoever looked into a watched body before it is written would end it.
         watched = isinstance(body, Watched)
         return current_app.response_class(body, status, headers, direct_passthrough=watched)
 
     def preflight(self) -> Response:
         """`OPTIONS /`: asked by a browser before a cross-origin request that is not simple, once a day."""
-        try:
-            self._endpoint.check_origin(request.environ)
-        except Untrusted as refusal:
-            return _refusal(refusal, [("Vary", "Origin")])
+        origin = request.headers.get("Origin", "")
+        if origin and not self._origins.allows(origin):
+            return _refusal(Untrusted("origin"), [("Vary", "Origin")])
         headers = [
-            *self._endpoint.cors(request.environ),
+            *self._cors(),
             ("Access-Control-Allow-Methods", "POST, GET, OPTIONS"),
             ("Access-Control-Allow-Headers", "Content-Type, Content-Encoding"),
             ("Access-Control-Max-Age", str(PREFLIGHT_SECONDS)),
@@ -169,7 +172,7 @@ class Routes:
         """`GET /key`: the server's public key, for a client to pin."""
         public_key = self._signatures and self._signatures.public_key
         if not public_key:
-            return _refusal(NotFound("this server signs nothing"), self._endpoint.cors(request.environ))
+            return _refusal(NotFound("this server signs nothing"), self._cors())
         response = _plain(current_app.response_class(public_key, mimetype="application/pgp-keys"))
         self._share(response)
         return response
@@ -198,12 +201,19 @@ class Routes:
 
     def _share(self, response: Response) -> None:
         """Let pages of the allowed origins read this."""
-        response.headers.extend(self._endpoint.cors(request.environ))
+        response.headers.extend(self._cors())
+
+    def _cors(self) -> tuple[Header, ...]:
+        return self._origins.headers(request.headers.get("Origin", ""))
+
+    def _address(self) -> str:
+        forwarded = request.headers.get("X-Forwarded-For", "")
+        return self._endpoint.address(request.environ.get("REMOTE_ADDR", ""), forwarded).hex()
 
 
 def _refusal(refusal: SignalError, headers: Sequence[Header] = ()) -> Response:
-    ours = [*HEADERS, *headers]
-    return current_app.response_class(refused(refusal, ours), refusal.status, ours)
+    status, more, payload, _ = refused(refusal)
+    return current_app.response_class(payload, status, [*HEADERS, *headers, *more])
 
 
 def _add(
@@ -223,7 +233,7 @@ def _add(
 
 
 def _json(fields: dict[str, object]) -> Response:
-    return current_app.response_class(encode(fields), headers=HEADERS)
+    return current_app.response_class(messages.encode(fields), headers=HEADERS)
 
 
 def _plain(response: Response) -> Response:

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass
 from hashlib import blake2b
+from typing import Any, NamedTuple
+
+Hash = Any
+"""A hash that was fed with some of its text already."""
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Keyed hashes that stand for a client, useless without the deployment's secret.
+class Caller(NamedTuple):
+    """Keyed hashes that stand for a client, of 16 bytes, useless without the deployment's secret.
 
     Attributes:
         peer: who it is.
         bearer: who may present a nonce that it was given: its FINGERPRINT and its key, but not its address,
-            for a phone that changes networks between two requests is the same peer still.
+            because a phone that changes networks between two requests is the same peer still.
         address: where it is, for the limits.
     """
 
-    peer: str
-    bearer: str
-    address: str
+    peer: bytes
+    bearer: bytes
+    address: bytes
 
 
 class Identity:
@@ -28,36 +30,58 @@ class Identity:
 
     def __init__(self, secret: str) -> None:
         self._key = blake2b(secret.encode("utf-8"), digest_size=32, person=b"spacerift").digest()
+        self._bearer = self._fed("bearer")
+        self._addresses: dict[str, bytes] = {}
 
-    def address(self, address: str) -> str:
-        return self._hash("address", normal_address(address))
+    def address(self, address: str) -> bytes:
+        """The name of an address, as a socket or a proxy writes it."""
+        known = self._addresses.get(address)
+        if known is None:
+            if len(self._addresses) >= 4096:
+                self._addresses.clear()
+            known = self._addresses[address] = self._fed("address", normal_address(address)).digest()
+        return known
 
-    def caller(
-        self,
-        *,
-        address: str,
-        fingerprint: str | None,
-        headers: tuple[str, ...],
-        signer: str | None = None,
-    ) -> Caller:
-        """Name a client.
+    def headers(self, *headers: str) -> Hash:
+        """What `caller` needs of `User-Agent`, `Accept` and `Accept-Language`, for any number of calls."""
+        return self._fed("peer", *headers)
+
+    def caller(self, headers: Hash, address: bytes, fingerprint: str | None) -> Caller:
+        """Name an open peer.
 
         Args:
+            headers: from `headers`.
             address: from `address`.
             fingerprint: the FINGERPRINT parameter.
-            headers: `User-Agent`, `Accept` and `Accept-Language`.
-            signer: the primary fingerprint of a signed peer's key. It is the peer, wherever it comes from.
         """
-        own = fingerprint or ""
-        if signer is None:
-            peer = self._hash("peer", own, address, *headers)
-            return Caller(peer, self._hash("bearer", own), address)
-        return Caller(self._hash("signer", signer, own), self._hash("signed bearer", signer, own), address)
+        own = (fingerprint or "").encode("utf-8")
+        peer = headers.copy()
+        peer.update(address + own)
+        bearer = self._bearer.copy()
+        bearer.update(own)
+        return Caller(peer.digest(), bearer.digest(), address)
 
-    def _hash(self, *parts: str) -> str:
+    def signed_caller(self, signer: str, address: bytes, fingerprint: str | None) -> Caller:
+        """Name a signed peer: by its key's primary fingerprint, wherever it comes from."""
+        own = fingerprint or ""
+        peer, bearer = self._fed("signer", signer, own), self._fed("signed bearer", signer, own)
+        return Caller(peer.digest(), bearer.digest(), address)
+
+    def leaver(self, fingerprint: str | None) -> bytes:
+        """Who may end a request by its name: whoever has its FINGERPRINT, signed or not."""
+        leaver = self._bearer.copy()
+        leaver.update((fingerprint or "").encode("utf-8"))
+        return bytes(leaver.digest())
+
+    def request_name(self, name: str) -> str:
+        """The name of a request, of which a shared store need not know the client's own text."""
+        return str(self._fed("request", name).hexdigest())
+
+    def _fed(self, *parts: str) -> Hash:
         # Lengths first, so that no two lists of parts run together into the same bytes.
-        text = "".join(f"{len(part)}:{part}" for part in parts)
-        return blake2b(text.encode("utf-8", "surrogateescape"), key=self._key, digest_size=16).hexdigest()
+        encoded = (part.encode("utf-8", "surrogateescape") for part in parts)
+        text = b"".join(b"%d:%b" % (len(part), part) for part in encoded)
+        return blake2b(text, key=self._key, digest_size=16)
 
 
 def normal_address(address: str) -> str:

@@ -1,49 +1,24 @@
-"""One request, from the decision to the reply; the same for every store.
+"""Takes a request to the store, and hands out what the store decides; the same for every store.
 
-    open a ticket ─► decide (atomic) ─► deliver ─► wait ─► begin to write ─► finish
-
-A reply that names a handover (`DEMOTE`, `ANSWER`) is not done when it is decided: what could not be written
-goes back to the store, and only what was written lets the other peer hear `DELIVERED`.
+arrival ─► may it wait? ─► its nonce, or a new connect ─► the store decides ─► deliveries ─► tickets
 """
 
 from __future__ import annotations
 
-import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from threading import Thread
-from typing import Final, Protocol
+from typing import Protocol
 
-from ..errors import HungUp, RateLimited, SignalError, Unavailable, Untrusted
-from ..messages import ANSWER, BOUNCE, DEMOTE, NO_PEER, Arrival, Reply, Request
-from .identity import Caller
+from ..errors import BadRequest, RateLimited, SignalError, Unavailable, Untrusted
+from ..messages import ANSWER, BOUNCE, DEMOTE, NO_PEER, Admitted, Arrival, Reply
 from .limits import Limits
-from .stores.base import Outcome, Store, away
-from .tickets import OpenTickets, Ticket
-from .timers import Timers
-
-DRAIN_SECONDS: Final = 2.0
-"""How long a process that ends waits for the answers to the offers that it has out."""
-
-
-AT_ONCE: Final = 64
-"""So many requests are turned away at a time."""
-
-
-class Connection(Protocol):
-    """The client's connection, as far as matching must know of it."""
-
-    def is_open(self) -> bool: ...
-
-    def watch(self, call: Callable[[], None]) -> Callable[[], None]: ...
-
-    def hear_others(self) -> None: ...
-
-    def stop_reading(self) -> None: ...
+from .stores.base import Name, Outcome, Store, away
+from .tickets import OpenTickets, Result, Ticket
 
 
 class Observer(Protocol):
-    """Whoever wants to count."""
+    """Is told of what matching counts."""
 
     def paired(self) -> None:
         """An answer was delivered."""
@@ -58,222 +33,201 @@ class Observer(Protocol):
 class Matcher:
     """Links the requests of this process with those of all that share its store."""
 
-    def __init__(
-        self, store: Store, tickets: OpenTickets, limits: Limits, timers: Timers, observer: Observer
-    ) -> None:
+    def __init__(self, store: Store, tickets: OpenTickets, limits: Limits, observer: Observer) -> None:
         self._store = store
         self._tickets = tickets
         self._limits = limits
-        self._timers = timers
         self._observer = observer
-        self._wakes_at: float | None = None
-        store.start(self._apply)
+        store.start(self.apply)
 
-    def exchange(self, request: Request, caller: Caller, connection: Connection, *, waited: float) -> Reply:
-        """Take a request and hold it until its reply is decided.
+    # --- a request comes -----------------------------------------------------------------------------------
+
+    def decide(self, admitted: Admitted, ticket: Ticket, *, leaver: bytes, wait_ms: int) -> None:
+        """Ask the store about a request. Its ticket has a result then, or waits for one.
 
         Args:
-            waited: seconds since the request came in.
+            leaver: who may end the request by its name.
+            wait_ms: how long it may wait from now on.
 
         Raises:
             SignalError: it is refused.
-            HungUp: the client left.
         """
-        connection.hear_others()  # who left before this request came in is not matched with it
-        ticket = self._tickets.open(caller, is_answer=request.is_answer)
-        try:
-            refusal = self._decide(request, ticket, waited)
-            if ticket.result is None and not request.is_answer:
-                self._hold(ticket)
-            self._wait(ticket, connection)
-        finally:
-            self._tickets.close(ticket)
-            if ticket.has_place:
-                self._limits.let_go(caller.address, ticket.id)
-        if isinstance(ticket.result, Reply):
-            if refusal is not None and ticket.result.type == NO_PEER:
-                self._uncount(ticket)
-                raise refusal
-            return ticket.result
-        assert ticket.result is not None
-        raise ticket.result
-
-    def begin(self, reply: Reply, caller: Caller, connection: Connection) -> Reply:
-        """Just before a reply is written: take what is written indeed."""
-        hands_over = reply.type in (ANSWER, DEMOTE)
-        is_open = hands_over and connection.is_open()
-        if self._tickets.is_shut:
-            connection.stop_reading()  # it looks as a hang-up does, so not before we asked
-        if not hands_over:
-            return reply
-        if not is_open:
-            self.finish(reply, written=False)
-            return Reply(NO_PEER)
-        if reply.type == ANSWER:
-            if not self._apply(self._store.claim(reply.nonce)).good:
-                self._observer.answer_lost()
-                return Reply(NO_PEER)  # too late: the responder was told that we are gone
-            # Before the write, after which the initiator may be back before we know that it was done.
-            self._limits.count_pairing(caller.peer)
-        return reply
-
-    def finish(self, reply: Reply, *, written: bool) -> None:
-        """The reply that `begin` gave was written to an open connection, or could not be.
-
-        If the store is away it hears nothing of that, and takes it for lost when the time for it is over.
-        """
-        with suppress(Unavailable):
-            self._finish(reply, written)
-
-    def _finish(self, reply: Reply, written: bool) -> None:
-        if reply.type == ANSWER:
-            outcome = self._store.settle(reply.nonce, written=written)
-            if outcome.responder is not None:
-                self._limits.count_pairing(outcome.responder)
-                self._observer.paired()
-            else:
-                self._observer.answer_lost()
-            self._apply(outcome)
-        elif reply.type == DEMOTE and not written:
-            self._observer.ghost()
-            self._apply(self._store.release(reply.nonce))
-
-    def check_open(self) -> None:
-        """Raise Unavailable if the process takes no more."""
-        if self._tickets.is_shut:
-            raise Unavailable("shutting down")
-
-    def shutdown(self, *, drain_seconds: float = DRAIN_SECONDS) -> None:
-        """Answer every held request now, and take no more.
-
-        One whose offer is out with a responder has `drain_seconds` more, in which it may get its answer: so a
-        restart does not part two peers that have found each other.
-        """
-        self._tickets.shut()
-        self._turn_all_away(unless_offered=True)
-        until = time.monotonic() + drain_seconds
-        while len(self._tickets) and time.monotonic() < until:
-            time.sleep(0.02)
-        self._turn_all_away(unless_offered=False)
-
-    # --- the parts of an exchange --------------------------------------------------------------------------
-
-    def _decide(self, request: Request, ticket: Ticket, waited: float) -> SignalError | None:
-        """Ask the store. Returns what a `NO_PEER` means instead, where the request may not wait."""
+        request = admitted.request
         arrival = Arrival(
-            ticket=ticket.id,
-            pool=request.pool,
-            peer=ticket.caller.peer,
-            bearer=ticket.caller.bearer,
-            signal=request.payload,
-            digest=request.digest,
-            waited_ms=round(waited * 1000),
+            ticket.id,
+            admitted.pool,
+            ticket.caller.peer,
+            ticket.caller.bearer,
+            admitted.payload,
+            admitted.digest,
+            wait_ms,
+            request.rematch,
+            ticket.name,
+            leaver,
         )
-        refusal = None if request.is_answer else self._tickets.refusal(ticket)
-        if refusal is None and request.type == BOUNCE:
-            refusal = self._take_place(ticket)  # before, for what it does cannot be undone
-        if request.nonce is not None:
-            if request.type == BOUNCE:
-                outcome = self._store.bounce(arrival, request.nonce, may_wait=refusal is None)
-            else:
-                outcome = self._store.answer(arrival, request.nonce)
-            if self._apply(outcome).good:
-                return refusal
-        if request.is_replay:
+        if ticket.name and not self._take_name(ticket, leaver):
+            return
+        if not request.is_answer:
+            ticket.refusal = self._tickets.refusal(ticket)
+            if request.type == BOUNCE and ticket.refusal is None:
+                ticket.refusal = self._take_place(ticket)  # before, for what it does cannot be undone
+        if not self._present_nonce(arrival, admitted, ticket):
+            self._connect(arrival, admitted, ticket)
+        if ticket.result is None and not request.is_answer:
+            self._hold(ticket)
+
+    def _take_name(self, ticket: Ticket, leaver: bytes) -> bool:
+        """Returns False if the request's LEAVE came before it."""
+        taken = self._store.take_name(ticket.name, leaver, ticket.id)
+        if taken is Name.IN_USE:
+            ticket.name = ""  # not this one's to drop
+            raise BadRequest("REQUEST is the name of another request that is open")
+        if taken is Name.LEFT:
+            self.resolve(ticket, Reply(NO_PEER))
+            return False
+        return True
+
+    def _present_nonce(self, arrival: Arrival, admitted: Admitted, ticket: Ticket) -> bool:
+        """Answer or bounce the offer of the request's nonce. Returns False if there is no good one."""
+        request = admitted.request
+        if request.nonce is None:
+            return False
+        if request.type == BOUNCE:
+            outcome = self._store.bounce(arrival, request.nonce, may_wait=ticket.refusal is None)
+        else:
+            outcome = self._store.answer(arrival, request.nonce)
+        return self.apply(outcome).good
+
+    def _connect(self, arrival: Arrival, admitted: Admitted, ticket: Ticket) -> None:
+        if admitted.is_replay:
             raise Untrusted("replay")
         self._limits.count_connect(ticket.caller.peer)
         ticket.is_counted = True
-        may_wait = refusal is None and not request.is_answer
-        self._apply(self._store.connect(arrival, may_wait=may_wait))
-        return refusal
+        may_wait = ticket.refusal is None and not admitted.request.is_answer
+        self.apply(self._store.connect(arrival, may_wait=may_wait))
 
     def _hold(self, ticket: Ticket) -> None:
-        """It has to wait, but it may not if too many of its address do, in whatever process."""
+        """The request has to wait, but it may not if too many of its address do, in whatever process."""
         refusal = self._take_place(ticket)
-        if refusal is not None and self._apply(self._store.withdraw(ticket.id)).good:
+        if refusal is not None and self.apply(self._store.withdraw(ticket.id)).good:
             self._uncount(ticket)
-            raise refusal
+            self.resolve(ticket, refusal)
 
     def _take_place(self, ticket: Ticket) -> RateLimited | None:
         if not ticket.has_place:
-            try:
-                self._limits.hold(ticket.caller.address, ticket.id)
-            except RateLimited as refusal:
-                return refusal
+            if not self._limits.take_place(ticket.caller.address, ticket.id):
+                return RateLimited(1, "held")
             ticket.has_place = True
         return None
 
     def _uncount(self, ticket: Ticket) -> None:
-        """There was no place for it to wait in, so it may ask for one again at once."""
+        """There was no place for it to wait in, so its peer may ask for one again at once."""
         if ticket.is_counted:
             self._limits.uncount_connect(ticket.caller.peer)
 
-    def _wait(self, ticket: Ticket, connection: Connection) -> None:
-        if ticket.result is not None:
-            return
-        if self._tickets.is_shut:
-            self._turn_away(ticket, unless_offered=True)
-        unwatch = connection.watch(lambda: self._leave(ticket, connection))
-        try:
-            ticket.wait()
-        finally:
-            unwatch()
+    # --- a reply goes --------------------------------------------------------------------------------------
 
-    def _leave(self, ticket: Ticket, connection: Connection) -> None:
-        """The client hung up. If its reply is decided already, `begin` will find the connection closed."""
-        if connection.is_open():
-            return  # the notice was for an older connection with the same descriptor
+    def begin(self, reply: Reply, peer: bytes, *, is_open: Callable[[], bool]) -> Reply:
+        """Take a reply that is to be written now; what is returned is written in its place.
+
+        Args:
+            peer: who gets it.
+            is_open: tells whether its connection is.
+        """
+        if reply.type not in (ANSWER, DEMOTE):
+            return reply
+        if not is_open():
+            self.finish(reply, written=False)
+            return Reply(NO_PEER)
+        if reply.type == ANSWER:
+            if not self.apply(self._store.claim(reply.nonce)).good:
+                self._observer.answer_lost()
+                return Reply(NO_PEER)  # too late: the responder was told that this peer is gone
+            # Before the write, after which the initiator may be back before we know that it was done.
+            self._limits.count_pairing(peer)
+        return reply
+
+    def finish(self, reply: Reply, *, written: bool) -> None:
+        """Say whether a reply that `begin` gave was written to an open connection. Once for each.
+
+        If the store is away it hears nothing of that, and takes it for lost when the time for it is over.
+        """
+        with suppress(Unavailable):
+            outcome = self._finish(reply, written)
+            if outcome is not None:
+                self.apply(outcome)
+
+    def _finish(self, reply: Reply, written: bool) -> Outcome | None:
+        if reply.type == ANSWER:
+            outcome = self._store.settle(reply.nonce, written=written)
+            if outcome.responder is None:
+                self._observer.answer_lost()
+            else:
+                self._limits.count_pairing(outcome.responder)
+                self._observer.paired()
+            return outcome
+        if reply.type == DEMOTE and not written:
+            self._observer.ghost()
+            return self._store.release(reply.nonce)
+        return None
+
+    # --- a request goes ------------------------------------------------------------------------------------
+
+    def withdraw(self, ticket: Ticket, result: SignalError | Result, *, unless_offered: bool = False) -> None:
+        """Take a request out of the store, and end it with `result`, unless its reply is decided already."""
         try:
-            pending = self._apply(self._store.withdraw(ticket.id)).good
+            pending = self.apply(self._store.withdraw(ticket.id, unless_offered=unless_offered)).good
         except Unavailable:
             pending = True  # the store drops it when its time is over
         if pending:
-            ticket.resolve(HungUp())
-            # Here too, and not only when its own thread wakes, for the newcomer may need its place.
-            self._tickets.close(ticket)
-            self._limits.let_go(ticket.caller.address, ticket.id)
+            self.resolve(ticket, result)
 
-    def _turn_all_away(self, *, unless_offered: bool) -> None:
-        """Many at a time: one after the other would take too long where the store is elsewhere."""
-        tickets = iter(self._tickets.tickets())
+    def leave(self, name: str, leaver: bytes) -> None:
+        """End the request of this name, wherever it waits, as if its client had hung up."""
+        self.apply(self._store.leave(name, leaver))
 
-        def turn_some_away() -> None:
-            for ticket in tickets:  # which the threads share
-                self._turn_away(ticket, unless_offered=unless_offered)
+    def expire(self) -> None:
+        """End what has run out of time."""
+        self.apply(self._store.expire())
 
-        threads = [Thread(target=turn_some_away) for _ in range(AT_ONCE)]
-        for each in threads:
-            each.start()
-        for each in threads:
-            each.join()
+    def close(self, ticket: Ticket) -> None:
+        """The request is over: its place and its name are free."""
+        if self._tickets.close(ticket):
+            if ticket.has_place:
+                self._limits.leave_place(ticket.caller.address, ticket.id)
+            if ticket.name:
+                self._store.drop_name(ticket.name)
 
-    def _turn_away(self, ticket: Ticket, *, unless_offered: bool = False) -> None:
-        try:
-            pending = self._apply(self._store.withdraw(ticket.id, unless_offered=unless_offered)).good
-        except Unavailable:
-            pending = True  # see _leave
-        if pending:
-            ticket.resolve(Unavailable("shutting down"))
+    # --- what was decided ----------------------------------------------------------------------------------
 
-    def _apply(self, outcome: Outcome) -> Outcome:
-        """Hand out what was decided. The store's lock is free by now."""
-        for delivery in outcome.deliveries:
-            if not self._tickets.resolve(delivery.ticket, delivery.reply):
-                self.finish(delivery.reply, written=False)
-        for ticket in outcome.lost:
-            self._tickets.resolve(ticket, away())
-        self._arm(outcome.next_ms)
+    def apply(self, outcome: Outcome) -> Outcome:
+        """Hand out what was decided. The store's lock is free by now.
+
+        What reaches nobody goes back to the store, which decides anew: in a loop, however many are gone.
+        """
+        pending = deque(outcome.deliveries)
+        lost = [*outcome.lost]
+        while pending:
+            delivery = pending.popleft()
+            ticket = self._tickets.get(delivery.ticket)
+            if ticket is None or not self.resolve(ticket, delivery.reply):
+                with suppress(Unavailable):
+                    again = self._finish(delivery.reply, written=False)
+                    if again is not None:
+                        pending.extend(again.deliveries)
+                        lost += again.lost
+        for id in lost:
+            ticket = self._tickets.get(id)
+            if ticket is not None:
+                self.resolve(ticket, away())
         return outcome
 
-    def _arm(self, next_ms: int | None) -> None:
-        """Let `expire` run when something runs out of time."""
-        if next_ms is None:
-            return
-        due = time.monotonic() + next_ms / 1000
-        if self._wakes_at is None or due < self._wakes_at:
-            self._wakes_at = due
-            self._timers.after(next_ms / 1000, self._expire)
-
-    def _expire(self) -> None:
-        self._wakes_at = None
-        self._apply(self._store.expire())
+    def resolve(self, ticket: Ticket, result: Result) -> bool:
+        """End a request. Returns False if it has ended."""
+        if ticket.result is not None:
+            return False
+        self.close(ticket)
+        if ticket.refusal is not None and isinstance(result, Reply) and result.type == NO_PEER:
+            self._uncount(ticket)
+            result = ticket.refusal
+        return ticket.resolve(result)

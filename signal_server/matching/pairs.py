@@ -1,48 +1,70 @@
-"""Who met whom, until when: the memory of one pool."""
+"""Who met whom, until when: the memory of pairs."""
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter
+from enum import IntEnum
+from typing import Final
+
+PEER_BYTES: Final = 16
+
+
+class Met(IntEnum):
+    """How two peers met."""
+
+    LINKED = 0  # they may meet again if both say REMATCH
+    BOUNCED = 1  # one of them did not want the other
 
 
 class PairMemory:
-    """Unordered pairs of peers, each until a time in ms.
+    """Unordered pairs of peers of one pool, each until a time in ms.
 
     A time that has passed does not count, whether it was swept or not. All pairs live equally long, so the
-    order of remembering is the order of forgetting, and a sweep looks at old ones only.
+    order of the dictionary is the order of forgetting, and a sweep looks at old ones only.
+
+    An hour of pairs is the most that a server remembers, so each is one key (the pool, then the two peers of
+    16 bytes, the smaller one first) and one number (the time, and the kind in its last bit).
     """
 
-    __slots__ = ("_fading", "_met")
+    __slots__ = ("_pairs",)
 
     def __init__(self) -> None:
-        self._met: dict[str, dict[str, int]] = {}
-        self._fading: deque[tuple[int, str, str]] = deque()
+        self._pairs: dict[bytes, int] = {}
 
     def __len__(self) -> int:
-        return sum(map(len, self._met.values())) // 2
+        return len(self._pairs)
 
-    def remember(self, one: str, other: str, *, until_ms: int) -> None:
-        if one == other:
-            return
-        self._met.setdefault(one, {})[other] = until_ms
-        self._met.setdefault(other, {})[one] = until_ms
-        self._fading.append((until_ms, one, other))
+    def remember(
+        self, pool: bytes, one: bytes, other: bytes, met: Met, *, until_ms: int, now_ms: int
+    ) -> None:
+        """Remember a pair. A link does not make a bounce that still counts a link."""
+        if met is Met.LINKED and self.met(pool, one, other, now_ms=now_ms) is Met.BOUNCED:
+            met = Met.BOUNCED
+        key = _key(pool, one, other)
+        self._pairs.pop(key, None)  # so that it goes to the end of the order
+        self._pairs[key] = until_ms << 1 | met
 
-    def have_met(self, one: str, other: str, *, now_ms: int) -> bool:
-        return self._met.get(one, {}).get(other, 0) > now_ms
+    def met(self, pool: bytes, one: bytes, other: bytes, *, now_ms: int) -> Met | None:
+        """How the two met, if that still counts."""
+        value = self._pairs.get(_key(pool, one, other))
+        if value is None or value >> 1 <= now_ms:
+            return None
+        return Met.BOUNCED if value & 1 else Met.LINKED
 
     def sweep(self, now_ms: int) -> None:
         """Delete the pairs whose time has passed."""
-        while self._fading and self._fading[0][0] <= now_ms:
-            _, one, other = self._fading.popleft()
-            # A pair that met again since then has a later time, and a later entry.
-            if not self.have_met(one, other, now_ms=now_ms):
-                self._forget(one, other)
-                self._forget(other, one)
+        old = []
+        for key, value in self._pairs.items():
+            if value >> 1 > now_ms:
+                break
+            old.append(key)
+        for key in old:
+            del self._pairs[key]
 
-    def _forget(self, one: str, other: str) -> None:
-        met = self._met.get(one)
-        if met is not None:
-            met.pop(other, None)
-            if not met:
-                del self._met[one]
+    def by_pool(self) -> Counter[str]:
+        """How many pairs of each pool are remembered."""
+        return Counter(key[: -2 * PEER_BYTES].decode() for key in self._pairs)
+
+
+def _key(pool: bytes, one: bytes, other: bytes) -> bytes:
+    return pool + one + other if one < other else pool + other + one

@@ -1,20 +1,27 @@
 """The open requests of this process, and how each learns its reply.
 
-A ticket is *resolved*, once, with a reply or a refusal. The thread that holds the request sleeps on the
-ticket's event, which is one way of noticing; nothing in the rules or the stores knows of it.
+A ticket is *resolved*, once, with a reply or a refusal. A thread sleeps until then (`wait`), or a callback is
+made (`on_result`); nothing in the rules or the stores knows which.
 """
 
 from __future__ import annotations
 
+import itertools
 import secrets
 import threading
 from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from gevent.monkey import get_original
 
 from ..errors import Full, HungUp, RateLimited, SignalError, Unavailable
 from ..messages import Reply
 from .identity import Caller
 
 Result = Reply | SignalError | HungUp
+
+_new_lock: Any = get_original("threading", "Lock")  # see stores/memory
 
 
 class Ticket:
@@ -24,31 +31,46 @@ class Ticket:
         id: unique over all processes.
         caller: who asks.
         result: the reply or refusal, once it is decided.
+        refusal: what a `NO_PEER` means instead, if the request may not wait.
         is_counted: as a new connect of its peer.
-        has_place: it is counted among those of its address that wait.
+        has_place: it is counted among those of its address that wait, over all processes.
+        name: of the request, by which a LEAVE can end it.
     """
 
-    __slots__ = ("_event", "caller", "has_place", "id", "is_counted", "result")
+    __slots__ = ("_callback", "caller", "has_place", "id", "is_counted", "name", "refusal", "result")
 
-    def __init__(self, caller: Caller) -> None:
-        self.id = secrets.token_urlsafe(12)
+    def __init__(self, id: str, caller: Caller) -> None:
+        self.id = id
         self.caller = caller
         self.result: Result | None = None
+        self.refusal: SignalError | None = None
         self.is_counted = False
         self.has_place = False
-        self._event = threading.Event()
+        self.name = ""
+        self._callback: Callable[[], object] | None = None
 
     def resolve(self, result: Result) -> bool:
         """Give it its result. Returns False if it has one."""
         if self.result is not None:
             return False
         self.result = result
-        self._event.set()
+        callback = self._callback
+        if callback is not None:
+            callback()
         return True
+
+    def on_result(self, callback: Callable[[], object]) -> None:
+        """Call back once there is a result: at once, if there is one."""
+        self._callback = callback
+        if self.result is not None:
+            callback()
 
     def wait(self) -> None:
         """Sleep until there is a result."""
-        self._event.wait()
+        if self.result is None:
+            event = threading.Event()
+            self.on_result(event.set)
+            event.wait()
 
 
 class OpenTickets:
@@ -63,9 +85,11 @@ class OpenTickets:
         self._held_per_address = held_per_address
         self._max_waiting = max_waiting
         self._tickets: dict[str, Ticket] = {}
-        self._held: Counter[str] = Counter()
-        self._lock = threading.Lock()
+        self._held: Counter[bytes] = Counter()
+        self._lock = _new_lock()
         self._closed = False
+        self._process = secrets.token_urlsafe(9)
+        self._numbers = itertools.count(1)
 
     def __len__(self) -> int:
         return len(self._tickets)
@@ -76,7 +100,7 @@ class OpenTickets:
         Raises:
             Unavailable: the process is shutting down, and finishes only what is under way.
         """
-        ticket = Ticket(caller)
+        ticket = Ticket(f"{self._process}{next(self._numbers):x}", caller)
         with self._lock:
             if self._closed and not is_answer:
                 raise Unavailable("shutting down")
@@ -84,12 +108,18 @@ class OpenTickets:
             self._held[caller.address] += 1
         return ticket
 
-    def close(self, ticket: Ticket) -> None:
+    def close(self, ticket: Ticket) -> bool:
+        """Returns False if it was closed before."""
         with self._lock:
-            if self._tickets.pop(ticket.id, None) is not None:
-                self._held[ticket.caller.address] -= 1
-                if not self._held[ticket.caller.address]:
-                    del self._held[ticket.caller.address]
+            if self._tickets.pop(ticket.id, None) is None:
+                return False
+            address, held = ticket.caller.address, self._held
+            left = held[address] - 1
+            if left:
+                held[address] = left
+            else:
+                del held[address]
+            return True
 
     def refusal(self, ticket: Ticket) -> SignalError | None:
         """Why this ticket, which is open, may not wait; None if it may."""
@@ -99,21 +129,16 @@ class OpenTickets:
             return Full()
         return None
 
-    def resolve(self, ticket: str, result: Result) -> bool:
-        """Give an open request its reply, or its refusal.
-
-        Returns:
-            False if the request is not open here any more: the reply reaches nobody.
-        """
-        found = self._tickets.get(ticket)
-        return found is not None and found.resolve(result)
+    def get(self, id: str) -> Ticket | None:
+        """The ticket, if it is open here."""
+        return self._tickets.get(id)
 
     def shut(self) -> None:
         """Open no more tickets but those of answers."""
         with self._lock:
             self._closed = True
 
-    def tickets(self) -> list[Ticket]:
+    def all(self) -> list[Ticket]:
         """Those that are open."""
         with self._lock:
             return list(self._tickets.values())

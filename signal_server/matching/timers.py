@@ -1,82 +1,112 @@
-"""Calls that are due at a time, made by one thread (a greenlet, under gevent)."""
+"""Calls that are due after a while, made by one thread (a greenlet, under gevent)."""
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
+from typing import Final
+
+TICK_SECONDS: Final = 0.05
+"""The thread looks so often for what is due. What must be true to the millisecond does not wait for it."""
 
 log = logging.getLogger(__name__)
 
 
 class Timer:
-    """A call that is due once. `rang` tells whether it was made; `cancel` says that it is not needed."""
+    """A call that is due once. `fired` tells whether it was made; `cancel` says that it is not needed."""
 
-    __slots__ = ("_call", "rang")
+    __slots__ = ("_call", "due", "fired")
 
-    def __init__(self, call: Callable[[], None]) -> None:
-        self._call: Callable[[], None] | None = call
-        self.rang = False
+    def __init__(self, due: float, call: Callable[[], object]) -> None:
+        self._call: Callable[[], object] | None = call
+        self.due = due
+        self.fired = False
+
+    @property
+    def is_cancelled(self) -> bool:
+        return self._call is None
 
     def cancel(self) -> None:
-        self._call = None  # and what it holds: a cancelled timer stays in the heap until its time
+        self._call = None  # and what it holds: a cancelled timer stays in its queue for a while
 
-    def ring(self) -> None:
+    def fire(self) -> None:
         call, self._call = self._call, None
         if call is not None:
-            self.rang = True
+            self.fired = True
             call()
 
 
 class Timers:
-    """Makes calls when they are due. The thread starts with the first timer, so after any fork.
+    """Makes calls when they are due. The thread starts with the first of them, so after any fork.
 
-    The calls must be short: all others wait for them.
+    There are a few lengths of time and many calls of each, which are due in the order in which they were
+    asked for: so a queue for each length, and nothing is sorted. The calls must be short: all others wait.
     """
 
     def __init__(self) -> None:
-        self._due: list[tuple[float, int, Timer]] = []
-        self._order = itertools.count()
+        self._queues: dict[float, deque[Timer]] = {}
+        self._ticks: list[tuple[Callable[[], object], Callable[[], bool]]] = []
+        self._awake = threading.Event()
         self._lock = threading.Lock()
-        self._wake = threading.Event()
-        self._wakes_at: float | None = None  # None: no thread yet
+        self._started = False
 
-    def after(self, seconds: float, call: Callable[[], None]) -> Timer:
-        timer = Timer(call)
-        due = time.monotonic() + seconds
-        with self._lock:
-            heapq.heappush(self._due, (due, next(self._order), timer))
-            started, sooner = self._wakes_at is not None, self._wakes_at is None or due < self._wakes_at
-            if sooner:
-                self._wakes_at = due
-        if not started:
-            threading.Thread(target=self._run, name="spacerift-timers", daemon=True).start()
-        elif sooner:
-            self._wake.set()
+    def after(self, seconds: float, call: Callable[[], object]) -> Timer:
+        timer = Timer(time.monotonic() + seconds, call)
+        queue = self._queues.get(seconds)
+        if queue is None:
+            queue = self._queues.setdefault(seconds, deque())
+        while queue and queue[0].is_cancelled:
+            try:
+                queue.popleft()
+            except IndexError:  # another thread took it
+                break
+        queue.append(timer)
+        self.wake()
         return timer
+
+    def every_tick(self, call: Callable[[], object], *, unless: Callable[[], bool]) -> None:
+        """Make a call at each tick. The thread may sleep while `unless` says so, until `wake`."""
+        self._ticks.append((call, unless))
+
+    def wake(self) -> None:
+        """There may be something to do again."""
+        if not self._awake.is_set():
+            self._awake.set()
+        if not self._started:
+            self._start()
+
+    def _start(self) -> None:
+        with self._lock:
+            if not self._started:
+                self._started = True
+                threading.Thread(target=self._run, name="spacerift-timers", daemon=True).start()
 
     def _run(self) -> None:
         while True:
-            for timer in self._take_due():
-                try:
-                    timer.ring()
-                except Exception:
-                    log.exception("an timer failed")
-            self._wake.wait(self._pause())
-            self._wake.clear()
+            self._awake.wait()
+            self._awake.clear()
+            while not self._is_idle():
+                time.sleep(TICK_SECONDS)
+                self.tick()
 
-    def _take_due(self) -> list[Timer]:
-        due = []
+    def tick(self) -> None:
+        """Make the calls that are due."""
         now = time.monotonic()
-        with self._lock:
-            while self._due and self._due[0][0] <= now:
-                due.append(heapq.heappop(self._due)[2])
-        return due
+        for queue in list(self._queues.values()):
+            while queue and (queue[0].due <= now or queue[0].is_cancelled):
+                _guarded(queue.popleft().fire)
+        for call, _ in self._ticks:
+            _guarded(call)
 
-    def _pause(self) -> float | None:
-        with self._lock:
-            self._wakes_at = self._due[0][0] if self._due else float("inf")
-            return max(0.0, self._due[0][0] - time.monotonic()) if self._due else None
+    def _is_idle(self) -> bool:
+        return not any(self._queues.values()) and all(unless() for _, unless in self._ticks)
+
+
+def _guarded(call: Callable[[], object]) -> None:
+    try:
+        call()
+    except Exception:
+        log.exception("a timer failed")

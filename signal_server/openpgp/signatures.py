@@ -26,6 +26,7 @@ from ..messages import (
     DELIVERED,
     DEMOTE,
     MAX_NAME_LENGTH,
+    Admitted,
     Reply,
     Request,
     Sealed,
@@ -91,7 +92,7 @@ def read_namespace(text: bytes) -> str:
     return namespace
 
 
-def agree(asked: Request, namespace: Signed, signal: Signed, *, now_ms: int) -> tuple[Request, float]:
+def agree(asked: Request, namespace: Signed, signal: Signed, *, now_ms: int) -> tuple[Admitted, float]:
     """The request that both messages and the parameters in clear agree on.
 
     Returns:
@@ -110,7 +111,7 @@ def agree(asked: Request, namespace: Signed, signal: Signed, *, now_ms: int) -> 
         raise Untrusted("not of now")
     if not -WINDOW_SECONDS <= now - namespace.signed_at <= NAMESPACE_SECONDS:
         raise Untrusted("namespace not of now")
-    agreed = replace(asked, signal=statement.signal, namespace=name or None, signer=signal.fingerprint)
+    agreed = Admitted(asked, statement.signal, name or None, signal.fingerprint)
     return agreed, statement.time_ms + WINDOW_SECONDS * 1000 - now_ms
 
 
@@ -146,8 +147,8 @@ class Signatures:
         self._known: OrderedDict[bytes, Signed] = OrderedDict()
         self._lock = threading.Lock()
 
-    def admit(self, asked: Request) -> Request:
-        """Verify a signed request; an open one passes as it is.
+    def admit(self, asked: Request) -> Admitted:
+        """Verify a signed request.
 
         A text that was seen before is a replay. But the repeat of an answer, by a client that did not hear
         what became of it, may be the same to the byte: that is for the store to know (see `Matcher`).
@@ -157,8 +158,7 @@ class Signatures:
             Unavailable: there is too much to verify, or the store is away.
         """
         sealed = asked.sealed
-        if sealed is None:
-            return asked
+        assert sealed is not None
         with self._timed("verify"):
             signal = self.keyring.verify(sealed.signal, sealed.public_key)
         namespace = self._namespace(sealed)
@@ -169,27 +169,28 @@ class Signatures:
             raise Untrusted("replay")
         return replace(agreed, once=once, is_replay=is_replay)
 
-    def refused(self, asked: Request) -> None:
+    def refused(self, admitted: Admitted) -> None:
         """Nothing was done of what this request asks, so it may come again as it is."""
-        if asked.once and not asked.is_replay:
+        if admitted.once and not admitted.is_replay:
             with suppress(Unavailable):
-                self._memory.forget_once(asked.once)
+                self._memory.forget_once(admitted.once)
 
-    def reply(self, asked: Request, reply: Reply) -> str | None:
+    def reply(self, admitted: Admitted, reply: Reply) -> str | None:
         """The SIGNED_REPLY for a reply to a signed request, if we have a key and there is one.
 
         Raises:
             Unavailable: it could not be signed.
         """
+        asked = admitted.request
         if asked.sealed is None or self.public_key is None or reply.type not in (DEMOTE, ANSWER, DELIVERED):
             return None
         is_delivered = reply.type == DELIVERED
-        about = asked.sealed.signal if is_delivered else Sealed.unpack(reply.signal).signal
+        about = asked.sealed.signal if is_delivered else Sealed.of_payload(reply.signal).signal
         text = {
             "TYPE": reply.type,
             "NONCE": asked.nonce if is_delivered else reply.nonce,
             "SHA256": hashlib.sha256(about.encode("utf-8")).hexdigest(),
-            "TO": asked.signer,
+            "TO": admitted.signer,
             "TIME": round(self._clock() * 1000),
         }
         with self._timed("sign"):

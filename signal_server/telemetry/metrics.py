@@ -1,26 +1,40 @@
 """What `GET /metrics` tells Prometheus. No label names a namespace, an address or a peer.
 
-Under several gunicorn workers each writes its counts into files of its own in `PROMETHEUS_MULTIPROC_DIR` (see
-gunicorn.conf.py), and whoever is asked adds all of them up. The gauges are the store's, which is one.
+The counts are plain numbers, read when somebody asks: prometheus_client's own counters would take longer for
+a request than the whole of its matching. Under several gunicorn workers each writes its counts into a file in
+`PROMETHEUS_MULTIPROC_DIR` (see gunicorn.conf.py) once a second, and the worker that is asked adds all of them
+up. The gauges are the store's, which is one.
 """
 
 from __future__ import annotations
 
 import functools
+import json
 import os
+import time
+from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
 
 from ..errors import Unavailable
 
 REQUEST_BUCKETS: Final = (0.005, 0.02, 0.1, 0.5, 1, 2.5, 5, 10, 15, 20)
 OPENPGP_BUCKETS: Final = (0.0005, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1, 3)
+
+PUBLISH_SECONDS: Final = 1.0
+"""The pause between two writes of a worker's counts."""
 
 GAUGES: Final = {
     "waiting": ("waiting", "Requests that wait for a peer"),
@@ -30,67 +44,85 @@ GAUGES: Final = {
 }
 """By the store's name for it: ours, and what it means."""
 
+TOTALS: Final = {
+    "pairs": "Answers that were delivered",
+    "answers_lost": "Answers whose receiver had left",
+    "ghosts": "Offers handed to a peer that had left, and taken back",
+}
+
 Statistics = Callable[[], dict[str, int]]
 
 
 class Metrics:
-    """The counts of a process; take them from `process_metrics`."""
+    """The counts of a process; take them from `process_metrics`.
+
+    Attributes:
+        refusals: requests that were refused by a limit, by its name.
+        totals: see `TOTALS`.
+    """
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        self._requests = Histogram(
-            "spacerift_request_seconds",
-            "From a request to its reply. ANSWER: the time to pair. HUNG_UP: the client left",
-            ["reply", "status"],
-            buckets=REQUEST_BUCKETS,
-            registry=self.registry,
-        )
-        self._limits_hit = Counter(
-            "spacerift_limits_hit", "Requests refused by a limit", ["limit"], registry=self.registry
-        )
-        self._openpgp = Histogram(
-            "spacerift_openpgp_seconds",
-            "Signatures made and verified",
-            ["operation"],
-            buckets=OPENPGP_BUCKETS,
-            registry=self.registry,
-        )
-        self.pairs = Counter("spacerift_pairs", "Answers that were delivered", registry=self.registry)
-        self.answers_lost = Counter(
-            "spacerift_answers_lost", "Answers whose receiver had left", registry=self.registry
-        )
-        self.ghosts = Counter(
-            "spacerift_ghosts",
-            "Offers handed to a peer that had left, and taken back",
-            registry=self.registry,
-        )
-        # `labels` costs more than the observation itself.
-        self.request = functools.cache(self._requests.labels)
-        self.limit_hit = functools.cache(self._limits_hit.labels)
-        self.openpgp = functools.cache(self._openpgp.labels)
+        self.refusals: Counter[str] = Counter()
+        self.totals: Counter[str] = Counter()
+        # By labels: how many fell into each bucket, in one above all of them, and the sum of seconds.
+        self._requests: dict[str, list[float]] = {}
+        self._openpgp: dict[str, list[float]] = {}
+        self._published = 0.0
+
+    def request(self, reply: str, status: str, seconds: float) -> None:
+        """Count a request by how it ended, and the time it took."""
+        _observe(self._requests, f"{reply} {status}", REQUEST_BUCKETS, seconds)
+
+    def openpgp(self, operation: str) -> AbstractContextManager[None]:
+        """Take the time of a signature that is made or verified."""
+        return self._timed(operation)
+
+    @contextmanager
+    def _timed(self, operation: str) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            _observe(self._openpgp, operation, OPENPGP_BUCKETS, time.perf_counter() - started)
+
+    def limit_hit(self, limit: str) -> None:
+        """Count a request that a limit refused."""
+        self.refusals[limit] += 1
 
     def paired(self) -> None:
-        self.pairs.inc()
+        self.totals["pairs"] += 1
 
     def answer_lost(self) -> None:
-        self.answers_lost.inc()
+        self.totals["answers_lost"] += 1
 
     def ghost(self) -> None:
-        self.ghosts.inc()
+        self.totals["ghosts"] += 1
 
-    def refusals(self) -> dict[str, int]:
-        """How many requests this process has refused, by limit."""
+    def publish(self, *, now: bool = False) -> None:
+        """Write the counts where the other workers find them, once a second at most."""
+        folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+        moment = time.monotonic()
+        if not folder or (not now and moment < self._published + PUBLISH_SECONDS):
+            return
+        self._published = moment
+        path = Path(folder, f"spacerift-{os.getpid()}")
+        with suppress(OSError):  # a full disk costs the counts, and nothing else
+            path.with_suffix(".new").write_text(json.dumps(self.counts()))
+            path.with_suffix(".new").replace(path.with_suffix(".json"))
+
+    def counts(self) -> dict[str, dict[str, Any]]:
+        """All counts, by the name of their metric."""
         return {
-            sample.labels["limit"]: int(sample.value)
-            for metric in self._limits_hit.collect()
-            for sample in metric.samples
-            if sample.name.endswith("_total")
+            "requests": self._requests,
+            "openpgp": self._openpgp,
+            "refusals": self.refusals,
+            "totals": self.totals,
         }
 
 
 @functools.cache
 def process_metrics() -> Metrics:
-    """One for the process, for its files have room for no second one with the same names."""
+    """One for the process, whose file has one name."""
     return Metrics()
 
 
@@ -98,23 +130,79 @@ def exposition(metrics: Metrics, statistics: Statistics) -> bytes:
     """The counts of all workers, and the store's, in Prometheus' text format."""
     registry = CollectorRegistry()
     registry.register(_Store(statistics))
-    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
-        registry.register(_AllWorkers())
-        return generate_latest(registry)
-    ProcessCollector(registry=registry)
-    return generate_latest(registry) + generate_latest(metrics.registry)
+    registry.register(_Counts(metrics))
+    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        ProcessCollector(registry=registry)
+    return generate_latest(registry)
 
 
-class _AllWorkers(Collector):
-    """The counts of all workers, and of those that have ended. An application's own stay out."""
+def _observe(
+    histogram: dict[str, list[float]], labels: str, buckets: tuple[float, ...], value: float
+) -> None:
+    row = histogram.get(labels)
+    if row is None:
+        row = histogram.setdefault(labels, [0] * (len(buckets) + 1) + [0.0])
+    row[bisect_left(buckets, value)] += 1
+    row[-1] += value
+
+
+class _Counts(Collector):
+    """The counts of this process or, where workers share a folder, of all that have ever been there."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
 
     def collect(self) -> Iterator[Metric]:
-        files = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]).glob("*.db")
-        # The file of a worker that is just beginning is empty for a moment, and the reader takes that ill.
-        begun = [str(each) for each in files if each.stat().st_size]
-        for metric in MultiProcessCollector.merge(begun):  # type: ignore[no-untyped-call]
-            if metric.name.startswith("spacerift_"):
-                yield metric
+        counts = self._all()
+        yield _histogram(
+            "spacerift_request_seconds",
+            "From a request to its reply. ANSWER: the time to pair. HUNG_UP: the client left",
+            ["reply", "status"],
+            REQUEST_BUCKETS,
+            counts["requests"],
+        )
+        yield _histogram(
+            "spacerift_openpgp_seconds",
+            "Signatures made and verified",
+            ["operation"],
+            OPENPGP_BUCKETS,
+            counts["openpgp"],
+        )
+        refused = CounterMetricFamily("spacerift_limits_hit", "Requests refused by a limit", labels=["limit"])
+        for limit, count in counts["refusals"].items():
+            refused.add_metric([limit], count)
+        yield refused
+        for name, meaning in TOTALS.items():
+            yield CounterMetricFamily(f"spacerift_{name}", meaning, value=counts["totals"].get(name, 0))
+
+    def _all(self) -> dict[str, dict[str, Any]]:
+        folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+        if not folder:
+            return self._metrics.counts()
+        self._metrics.publish(now=True)
+        summed: dict[str, dict[str, Any]] = {name: {} for name in self._metrics.counts()}
+        for path in Path(folder).glob("spacerift-*.json"):
+            for name, rows in json.loads(path.read_text()).items():
+                for labels, value in rows.items():
+                    summed[name][labels] = _sum(summed[name].get(labels), value)
+        return summed
+
+
+def _sum(one: Any, other: Any) -> Any:
+    if one is None:
+        return other
+    return [a + b for a, b in zip(one, other, strict=True)] if isinstance(one, list) else one + other
+
+
+def _histogram(
+    name: str, meaning: str, labels: list[str], buckets: tuple[float, ...], rows: dict[str, list[float]]
+) -> Metric:
+    family = HistogramMetricFamily(name, meaning, labels=labels)
+    for values, (*counts, seconds) in rows.items():
+        ends = [*(str(float(each)) for each in buckets), "+Inf"]
+        summed = [sum(counts[: place + 1]) for place in range(len(counts))]
+        family.add_metric(values.split(" "), list(zip(ends, summed, strict=True)), seconds)
+    return family
 
 
 class _Store(Collector):

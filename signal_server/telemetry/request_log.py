@@ -1,24 +1,28 @@
-"""What became of each request: counted for `/metrics`, and told in one line of the log.
+"""How each request ended: counted for `/metrics`, and told in one line of the log.
 
 A line names the request, what was asked, the reply, its status and the time it took; for a refusal, why. It
 never holds a signal, an address, a nonce, a key, a namespace or a peer, nor any text of the client's.
 
 In somebody's application the lines go to `logging`, at INFO, where they are as quiet or as loud as the
 application has it. Our own server writes them straight to the terminal: by way of `logging` a line costs ten
-times as much, a sixth of the whole request (see docs/operating.md).
+times as much (see docs/operating.md). Its worker gathers them, and writes many at once.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import itertools
 import json
 import logging
 import re
 import secrets
+import select
 import sys
 import time
-from typing import Final
+from typing import Any, Final
+
+from gevent.monkey import get_original
 
 from ..errors import Full, SignalError
 from ..messages import Request
@@ -29,9 +33,17 @@ HUNG_UP: Final = "HUNG_UP"
 PACKAGE: Final = "signal_server"
 """The logger above all of ours."""
 
+AT_ONCE: Final = 4096
+"""Bytes. A pipe that says it can be written takes so many without waiting (POSIX: PIPE_BUF)."""
+
+MOST_GATHERED: Final = 10_000
+"""Lines that are kept for a terminal that takes none; what comes after is dropped, and counted."""
+
 log = logging.getLogger(__name__)
 
 _GOOD_ID: Final = re.compile(r"[A-Za-z0-9_.:-]{1,64}", re.ASCII)
+
+_poll: Any = get_original("select", "poll")
 
 
 class RequestLog:
@@ -51,12 +63,19 @@ class RequestLog:
         # Unique over all processes, and cheap.
         self._prefix = secrets.token_hex(6)
         self._numbers = itertools.count(1)
+        self._gathered: list[str] | None = None
+        self._dropped = 0
 
-    def open(self, given_id: str | None) -> Entry:
-        """Open the entry of a request that has just come in."""
-        if given_id and self._trusts_ids and _GOOD_ID.fullmatch(given_id):
-            return Entry(self, given_id)
-        return Entry(self, f"{self._prefix}-{next(self._numbers):x}")
+    def open(self, given_id: str | None = None, received: float | None = None) -> Entry:
+        """Open the entry of a request.
+
+        Args:
+            given_id: its `X-Request-Id`.
+            received: when it came in, by the monotonic clock; now by default.
+        """
+        if given_id and self._trusts_ids and _is_good(given_id):
+            return Entry(self, given_id, received)
+        return Entry(self, f"{self._prefix}-{next(self._numbers):x}", received)
 
     def to_terminal(self) -> None:
         """Let this package's log go to the terminal, unless somebody has set up logging already."""
@@ -67,21 +86,54 @@ class RequestLog:
             ours.addHandler(handler)
         self._terminal = any(isinstance(each.formatter, _Formatter) for each in ours.handlers)
 
+    def gather(self) -> None:
+        """Keep the lines from now on, until `flush`."""
+        self._gathered = []
+
+    def flush(self) -> None:
+        """Write the lines that were gathered, as far as the terminal takes them without waiting."""
+        if not self._gathered:
+            return
+        lines, self._gathered = self._gathered, []
+        if self._dropped:
+            lines.append(self._line("WARNING", self._plain(f"{self._dropped} lines were dropped")))
+            self._dropped = 0
+        at = 0
+        while at < len(lines) and _takes_more(sys.stderr):
+            piece, size = at, 0
+            while at < len(lines) and (at == piece or size + len(lines[at]) < AT_ONCE):
+                size += len(lines[at]) + 1
+                at += 1
+            with contextlib.suppress(OSError, ValueError):
+                sys.stderr.write("\n".join(lines[piece:at]) + "\n")
+                sys.stderr.flush()
+        self._gathered[:0] = lines[at:]
+
     def write(self, entry: Entry, reply: str, status: str, seconds: float, why: str) -> None:
         if self._form == "off" or not (self._terminal or log.isEnabledFor(logging.INFO)):
             return
-        # By hand, for the encoder would take longer than all the rest. None of the values needs quoting.
+        # By hand, because the encoder would take longer than all the rest. None of the values needs quoting.
         if self._form == "json":
             line = f'"id":"{entry.id}","asked":"{entry.asks}","reply":"{reply}","status":{status or 0}'
             line = f'{line},"ms":{seconds * 1000:.1f}' + (f',"why":{json.dumps(why)}' if why else "")
         else:
             line = f"id={entry.id} asked={entry.asks} reply={reply} status={status or 0}"
             line = f"{line} ms={seconds * 1000:.1f}" + (f" why={json.dumps(why)}" if why else "")
-        if self._terminal:
-            with contextlib.suppress(OSError, ValueError):  # a terminal that is gone, or a full disk
-                sys.stderr.write(_framed(self._form, _utc(time.time()), "INFO", line) + "\n")
-        else:
+        if not self._terminal:
             log.info("{%s}" if self._form == "json" else "%s", line)
+        elif self._gathered is None:
+            with contextlib.suppress(OSError, ValueError):  # a terminal that is gone, or a full disk
+                sys.stderr.write(self._line("INFO", line) + "\n")
+        elif len(self._gathered) < MOST_GATHERED:
+            self._gathered.append(self._line("INFO", line))
+        else:
+            self._dropped += 1
+
+    def _line(self, level: str, line: str) -> str:
+        return _framed(self._form, _utc(time.time()), level, line)
+
+    def _plain(self, text: str) -> str:
+        return f'"message":{json.dumps(text)}' if self._form == "json" else text
 
 
 class Entry:
@@ -90,25 +142,21 @@ class Entry:
     Attributes:
         id: names it in the log and to the client.
         received: when it came in, by the monotonic clock.
-        asked: what was asked, once it is known.
+        asks: `CONNECT`, `ANSWER`, `BOUNCE` or `LEAVE`; with `signed` before it for a signed peer; or `-`.
     """
 
-    __slots__ = ("_request_log", "asked", "id", "received")
+    __slots__ = ("_log", "asks", "id", "received")
 
-    def __init__(self, request_log: RequestLog, id: str) -> None:
-        self._request_log = request_log
+    def __init__(self, log: RequestLog, id: str, received: float | None = None) -> None:
+        self._log = log
         self.id = id
-        self.received = time.monotonic()
-        self.asked: Request | None = None
+        self.received = time.monotonic() if received is None else received
+        self.asks = "-"
 
-    @property
-    def asks(self) -> str:
-        """`CONNECT`, `ANSWER` or `BOUNCE`; with `signed` before it for a signed peer; or `-`."""
-        asked = self.asked
-        if asked is None:
-            return "-"
-        what = "ANSWER" if asked.is_answer else asked.type
-        return what if asked.signer is None else f"signed-{what}"
+    def asked(self, request: Request) -> None:
+        """It is known what was asked."""
+        what = "ANSWER" if request.is_answer else request.type
+        self.asks = what if request.sealed is None else f"signed-{what}"
 
     def replied(self, reply: str, status: str, *, written: bool = True) -> None:
         """It ended with a reply, given by its `TYPE` and its status line."""
@@ -116,9 +164,9 @@ class Entry:
 
     def refused(self, refusal: SignalError) -> None:
         if refusal.code == "RATE_LIMIT":
-            self._request_log.metrics.limit_hit(refusal.reason).inc()
+            self._log.metrics.limit_hit(refusal.reason)
         elif isinstance(refusal, Full):
-            self._request_log.metrics.limit_hit("waiting").inc()
+            self._log.metrics.limit_hit("waiting")
         self._close(refusal.code, refusal.status[:3], refusal.reason or refusal.detail)
 
     def hung_up(self) -> None:
@@ -127,12 +175,32 @@ class Entry:
 
     def _close(self, reply: str, status: str, why: str) -> None:
         seconds = time.monotonic() - self.received
-        self._request_log.metrics.request(reply, status).observe(seconds)
-        self._request_log.write(self, reply, status, seconds, why)
+        self._log.metrics.request(reply, status, seconds)
+        self._log.write(self, reply, status, seconds, why)
+
+
+def _is_good(given_id: str) -> bool:
+    """Is it short and harmless, and no address, which must not stand in a log?"""
+    if not _GOOD_ID.fullmatch(given_id):
+        return False
+    try:
+        ipaddress.ip_address(given_id)
+    except ValueError:
+        return True
+    return False
+
+
+def _takes_more(stream: Any) -> bool:
+    try:
+        poll = _poll()
+        poll.register(stream.fileno(), select.POLLOUT)
+        return bool(poll.poll(0))
+    except (OSError, ValueError, AttributeError):
+        return True  # no file at all, or a regular one: it does not make us wait
 
 
 class _Formatter(logging.Formatter):
-    """For what is not an outcome: a warning, an error."""
+    """What else this package has to say, in the form of the lines of requests."""
 
     def __init__(self, form: str) -> None:
         super().__init__()
@@ -150,6 +218,12 @@ def _framed(form: str, moment: str, level: str, line: str) -> str:
     return f"{moment} {level} {line}"
 
 
+_second: tuple[int, str] = (0, "")
+
+
 def _utc(seconds: float) -> str:
+    global _second
     whole = int(seconds)
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(whole))}.{int((seconds - whole) * 1000):03d}Z"
+    if whole != _second[0]:
+        _second = whole, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole))
+    return f"{_second[1]}.{int((seconds - whole) * 1000):03d}Z"

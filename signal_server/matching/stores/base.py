@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import Enum
 from hashlib import blake2b
 
 from ...errors import Unavailable
@@ -14,8 +15,19 @@ from ...messages import Arrival, Delivery
 
 _random = random.SystemRandom()  # whoever has seeded the common one keeps its sequence
 
+LEAVE_SECONDS = 2.0
+"""A LEAVE that overtakes its CONNECT is remembered for so long."""
 
-@dataclass(frozen=True, slots=True)
+
+class Name(Enum):
+    """What became of the name of a request, its REQUEST parameter."""
+
+    TAKEN = "taken"  # it is this request's now
+    IN_USE = "in use"  # of another request that is open
+    LEFT = "left"  # its LEAVE came before it
+
+
+@dataclass(slots=True)
 class Outcome:
     """What one atomic step decided.
 
@@ -24,14 +36,12 @@ class Outcome:
             others: whose request has run out of time, or was returned and matched.
         good: `answer`, `bounce`: the nonce was good. `withdraw`: no reply will come. `claim`: write it now.
         responder: `settle`: the peer whose answer was delivered.
-        next_ms: in how many ms `expire` has something to do; None if the store sees to that itself.
         lost: requests of this process of which the store knows nothing any more: no reply will come.
     """
 
     deliveries: list[Delivery] = field(default_factory=list)
     good: bool = True
-    responder: str | None = None
-    next_ms: int | None = None
+    responder: bytes | None = None
     lost: list[str] = field(default_factory=list)
 
 
@@ -61,16 +71,21 @@ class Store(ABC):
 
     Raises, each of them:
         Unavailable: the store is away; nothing is known to have happened.
+
+    Attributes:
+        blocks: its calls may wait for another process, so they are not made from an event loop's callback.
     """
+
+    blocks = False
 
     @abstractmethod
     def start(self, apply: Callable[[Outcome], object]) -> None:
-        """From the first event on, call `apply` with what other processes decide."""
+        """From the first event on, call `apply` with what is decided outside of this process's events."""
 
     @abstractmethod
     def connect(self, arrival: Arrival, *, may_wait: bool) -> Outcome:
         """Match a newcomer with the oldest offer that it may meet (`DEMOTE`), or let it wait (no delivery),
-        or tell it that there is nobody (`NO_PEER`), if it may not wait."""
+        or tell it that there is nobody (`NO_PEER`), if it may not wait, or has left already (`leave`)."""
 
     @abstractmethod
     def answer(self, arrival: Arrival, nonce: str) -> Outcome:
@@ -86,7 +101,7 @@ class Store(ABC):
 
     @abstractmethod
     def release(self, nonce: str) -> Outcome:
-        """A `DEMOTE` could not be written."""
+        """Give the offer back, because its `DEMOTE` could not be written."""
 
     @abstractmethod
     def claim(self, nonce: str) -> Outcome:
@@ -94,7 +109,7 @@ class Store(ABC):
 
     @abstractmethod
     def settle(self, nonce: str, *, written: bool) -> Outcome:
-        """An `ANSWER` was written to the initiator's open connection, or could not be."""
+        """Say whether an `ANSWER` was written to the initiator's open connection."""
 
     @abstractmethod
     def withdraw(self, ticket: str, *, unless_offered: bool = False) -> Outcome:
@@ -104,16 +119,35 @@ class Store(ABC):
         """
 
     @abstractmethod
+    def take_name(self, name: str, leaver: bytes, ticket: str) -> Name:
+        """Let a `leave` of this name by this leaver end the request of this ticket, until `drop_name`."""
+
+    @abstractmethod
+    def drop_name(self, name: str) -> None:
+        """The request of this name is over."""
+
+    @abstractmethod
+    def leave(self, name: str, leaver: bytes) -> Outcome:
+        """Withdraw the request of this name, if it is this leaver's: it ends with `NO_PEER`.
+
+        One that has not come yet is withdrawn when it comes, for `LEAVE_SECONDS`.
+        """
+
+    @abstractmethod
     def expire(self) -> Outcome:
         """End what has run out of time."""
 
     @abstractmethod
+    def is_idle(self) -> bool:
+        """Is there nothing for which `expire` need be called?"""
+
+    @abstractmethod
     def remember_once(self, key: str, *, seconds: float) -> bool:
-        """Was this key shown before, within `seconds`? It is remembered from now on."""
+        """Remember a key for `seconds`. Returns whether it was remembered already."""
 
     @abstractmethod
     def forget_once(self, key: str) -> None:
-        """Forget that it was seen."""
+        """Forget a key of `remember_once`."""
 
     @abstractmethod
     def statistics(self) -> dict[str, int]:
@@ -129,5 +163,5 @@ class Store(ABC):
 
 
 def away(kind: type[Unavailable] = Unavailable) -> Unavailable:
-    """The shared store is. Whoever was waiting asks again, but not all in the same second."""
+    """The shared store is away. Clients ask again, but not all in the same second."""
     return kind("the store is away", retry_after=_random.randint(1, 3))

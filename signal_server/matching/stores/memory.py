@@ -3,23 +3,38 @@
 from __future__ import annotations
 
 import secrets
-import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
-from ...messages import Arrival, Delivery
+from gevent.monkey import get_original
+
+from ...messages import NO_PEER, Arrival, Delivery, Reply
 from ..rules import Rules, Times
-from .base import Outcome, PoolCounts, Store, pool_hash
+from .base import LEAVE_SECONDS, Name, Outcome, PoolCounts, Store, pool_hash
+
+# The interpreter's own lock, under gevent too: nothing here waits or switches while it is held, and gevent's
+# costs as much as a whole decision.
+_new_lock: Any = get_original("threading", "Lock")
 
 
 def monotonic_ms() -> int:
     return time.monotonic_ns() // 1_000_000
 
 
-def new_nonce() -> str:
-    """22 URL-safe characters, 128 random bits."""
-    return secrets.token_urlsafe(16)
+class Nonces:
+    """Nonces of 22 URL-safe characters, 128 random bits. The kernel is asked for many at a time."""
+
+    def __init__(self) -> None:
+        self._ready: list[str] = []
+
+    def __call__(self) -> str:
+        try:
+            return self._ready.pop()
+        except IndexError:
+            self._ready.extend(secrets.token_urlsafe(16) for _ in range(64))
+            return secrets.token_urlsafe(16)
 
 
 class MemoryStore(Store):
@@ -38,16 +53,17 @@ class MemoryStore(Store):
         *,
         sweep_ms: int,
         clock: Callable[[], int] = monotonic_ms,
-        nonces: Callable[[], str] = new_nonce,
+        nonces: Callable[[], str] | None = None,
     ) -> None:
         self._rules = Rules(times)
-        self._lock = threading.Lock()
+        self._lock = _new_lock()
         self._clock = clock
-        self._nonces = nonces
+        self._nonces = nonces or Nonces()
         self._sweep_ms = sweep_ms
         self._next_sweep_ms = clock() + sweep_ms
-        self._seen: dict[str, int] = {}
-        self._seen_order: deque[tuple[int, str]] = deque()
+        self._once = _Once(clock)
+        self._names: dict[str, tuple[bytes, str]] = {}
+        self._left = _Once(clock)
 
     def start(self, apply: Callable[[Outcome], object]) -> None:
         pass  # there is no other process
@@ -55,68 +71,83 @@ class MemoryStore(Store):
     def connect(self, arrival: Arrival, *, may_wait: bool) -> Outcome:
         with self._lock:
             now_ms, expired = self._expire()
-            deliveries = self._rules.connect(arrival, may_wait=may_wait, nonces=self._nonces, now_ms=now_ms)
-            return self._outcome(now_ms, expired + deliveries)
+            if arrival.name and self._has_left(arrival.name, arrival.leaver):
+                return Outcome([*expired, Delivery(arrival.ticket, Reply(NO_PEER))])
+            decided = self._rules.connect(arrival, may_wait=may_wait, nonces=self._nonces, now_ms=now_ms)
+            return Outcome(expired + decided)
 
     def answer(self, arrival: Arrival, nonce: str) -> Outcome:
         with self._lock:
             now_ms, expired = self._expire()
-            deliveries = self._rules.answer(arrival, nonce, nonces=self._nonces, now_ms=now_ms)
-            return self._outcome(now_ms, expired + (deliveries or []), good=deliveries is not None)
+            decided = self._rules.answer(arrival, nonce, nonces=self._nonces, now_ms=now_ms)
+            return Outcome(expired + (decided or []), decided is not None)
 
     def bounce(self, arrival: Arrival, nonce: str, *, may_wait: bool) -> Outcome:
         with self._lock:
             now_ms, expired = self._expire()
-            deliveries = self._rules.bounce(
+            decided = self._rules.bounce(
                 arrival, nonce, may_wait=may_wait, nonces=self._nonces, now_ms=now_ms
             )
-            return self._outcome(now_ms, expired + (deliveries or []), good=deliveries is not None)
+            return Outcome(expired + (decided or []), decided is not None)
 
     def release(self, nonce: str) -> Outcome:
         with self._lock:
             now_ms, expired = self._expire()
-            deliveries = self._rules.release(nonce, nonces=self._nonces, now_ms=now_ms)
-            return self._outcome(now_ms, expired + deliveries)
+            return Outcome(expired + self._rules.release(nonce, nonces=self._nonces, now_ms=now_ms))
 
     def claim(self, nonce: str) -> Outcome:
         with self._lock:
-            now_ms, expired = self._expire()
-            return self._outcome(now_ms, expired, good=self._rules.claim(nonce))
+            _, expired = self._expire()
+            return Outcome(expired, self._rules.claim(nonce))
 
     def settle(self, nonce: str, *, written: bool) -> Outcome:
         with self._lock:
             now_ms, expired = self._expire()
             settled = self._rules.settle(nonce, written=written, nonces=self._nonces, now_ms=now_ms)
-            return self._outcome(now_ms, expired + settled.deliveries, responder=settled.responder)
+            return Outcome(expired + settled.deliveries, True, settled.responder)
 
     def withdraw(self, ticket: str, *, unless_offered: bool = False) -> Outcome:
         with self._lock:
-            now_ms, expired = self._expire()
-            withdrawn = self._rules.withdraw(ticket, unless_offered=unless_offered)
-            return self._outcome(now_ms, expired, good=withdrawn)
+            _, expired = self._expire()
+            return Outcome(expired, self._rules.withdraw(ticket, unless_offered=unless_offered))
+
+    def take_name(self, name: str, leaver: bytes, ticket: str) -> Name:
+        with self._lock:
+            if self._has_left(name, leaver):
+                return Name.LEFT
+            if self._names.setdefault(name, (leaver, ticket))[1] != ticket:
+                return Name.IN_USE
+            return Name.TAKEN
+
+    def drop_name(self, name: str) -> None:
+        with self._lock:
+            self._names.pop(name, None)
+
+    def leave(self, name: str, leaver: bytes) -> Outcome:
+        with self._lock:
+            _, expired = self._expire()
+            owner, ticket = self._names.get(name, (leaver, ""))
+            if owner != leaver:
+                return Outcome(expired, False)
+            if not self._rules.withdraw(ticket):
+                self._left.remember(_left_key(name, leaver), LEAVE_SECONDS)
+                return Outcome(expired, False)
+            return Outcome([*expired, Delivery(ticket, Reply(NO_PEER))])
 
     def expire(self) -> Outcome:
         with self._lock:
-            now_ms, expired = self._expire()
-            return self._outcome(now_ms, expired)
+            return Outcome(self._expire()[1])
+
+    def is_idle(self) -> bool:
+        return self._rules.is_empty()
 
     def remember_once(self, key: str, *, seconds: float) -> bool:
         with self._lock:
-            now_ms = self._clock()
-            while self._seen_order and self._seen_order[0][0] <= now_ms:
-                until_ms, old = self._seen_order.popleft()
-                if self._seen.get(old) == until_ms:
-                    del self._seen[old]
-            if self._seen.get(key, 0) > now_ms:
-                return True
-            until_ms = now_ms + round(seconds * 1000)
-            self._seen[key] = until_ms
-            self._seen_order.append((until_ms, key))
-            return False
+            return self._once.remember(key, seconds)
 
     def forget_once(self, key: str) -> None:
         with self._lock:
-            self._seen.pop(key, None)
+            self._once.forget(key)
 
     def statistics(self) -> dict[str, int]:
         with self._lock:
@@ -130,17 +161,45 @@ class MemoryStore(Store):
         return True
 
     def _expire(self) -> tuple[int, list[Delivery]]:
-        """What every event begins with, so that no decision depends on when an timer rang."""
+        """What every event begins with, so that no decision depends on when a timer fired."""
         now_ms = self._clock()
         if now_ms >= self._next_sweep_ms:
             self._next_sweep_ms = now_ms + self._sweep_ms
             self._rules.sweep(now_ms=now_ms)
         return now_ms, self._rules.expire(nonces=self._nonces, now_ms=now_ms)
 
-    def _outcome(
-        self, now_ms: int, deliveries: list[Delivery], *, good: bool = True, responder: str | None = None
-    ) -> Outcome:
-        due_ms = self._rules.next_deadline_ms()
-        if due_ms is None or self._next_sweep_ms < due_ms:
-            due_ms = self._next_sweep_ms
-        return Outcome(deliveries, good, responder, max(0, due_ms - now_ms))
+    def _has_left(self, name: str, leaver: bytes) -> bool:
+        return self._left.knows(_left_key(name, leaver))
+
+
+class _Once:
+    """Keys, each remembered for a while."""
+
+    def __init__(self, clock: Callable[[], int]) -> None:
+        self._clock = clock
+        self._until: dict[str, int] = {}
+        self._order: deque[tuple[int, str]] = deque()
+
+    def knows(self, key: str) -> bool:
+        return self._until.get(key, 0) > self._clock()
+
+    def remember(self, key: str, seconds: float) -> bool:
+        """Returns whether it was remembered already."""
+        now_ms = self._clock()
+        while self._order and self._order[0][0] <= now_ms:
+            until_ms, old = self._order.popleft()
+            if self._until.get(old) == until_ms:
+                del self._until[old]
+        if self._until.get(key, 0) > now_ms:
+            return True
+        until_ms = now_ms + round(seconds * 1000)
+        self._until[key] = until_ms
+        self._order.append((until_ms, key))
+        return False
+
+    def forget(self, key: str) -> None:
+        self._until.pop(key, None)
+
+
+def _left_key(name: str, leaver: bytes) -> str:
+    return name + leaver.hex()

@@ -33,9 +33,9 @@ from typing import Any, Final
 from zlib import crc32
 
 from ...errors import SignalError, Unavailable
-from ...messages import DEMOTE, Arrival, Delivery, Reply
+from ...messages import DEMOTE, NO_PEER, Arrival, Delivery, Reply
 from ..rules import Times
-from .base import Outcome, PoolCounts, Store, away, pool_hash
+from .base import LEAVE_SECONDS, Name, Outcome, PoolCounts, Store, away, pool_hash
 from .redis_client import Notices, Servers, Unsent, pack, pack_around_epoch
 
 PREFIX: Final = "spacerift1"
@@ -67,7 +67,7 @@ FOLDER = Path(__file__).parent / "lua"
 """Of the scripts."""
 
 KEYS: Final = ("epoch", "count", "leases", "offers", "handovers", "due", "index", "pairs", "mail")
-EVENTS: Final = ("connect", "answer", "bounce", "release", "claim", "settle", "withdraw", "tend")
+EVENTS: Final = ("connect", "answer", "bounce", "release", "claim", "settle", "withdraw", "leave", "tend")
 
 log = logging.getLogger(__name__)
 
@@ -178,6 +178,8 @@ class RedisStore(Store):
         self._next_sweep: dict[int, float] = {}
         self._keeper = _Keeper(self)
 
+    blocks = True
+
     def start(self, apply: Callable[[Outcome], object]) -> None:
         self._keeper.apply = apply
 
@@ -187,19 +189,21 @@ class RedisStore(Store):
     # --- events --------------------------------------------------------------------------------------------
 
     def connect(self, arrival: Arrival, *, may_wait: bool) -> Outcome:
-        words = *_words(arrival), b"%d" % arrival.waited_ms, b"%d" % may_wait, arrival.signal.encode()
-        return self._take_in("connect", arrival, words, due_ms=self._times.request - arrival.waited_ms)
+        if arrival.name and self._has_left(arrival.name, arrival.leaver):
+            return Outcome([Delivery(arrival.ticket, Reply(NO_PEER))])
+        words = *_words(arrival), b"%d" % arrival.wait_ms, b"%d" % may_wait, arrival.signal.encode()
+        return self._take_in("connect", arrival, words, due_ms=arrival.wait_ms)
 
     def answer(self, arrival: Arrival, nonce: str) -> Outcome:
         self._given.discard(nonce)
-        words = *_words(arrival), nonce.encode(), arrival.digest.encode(), arrival.signal.encode()
+        words = *_words(arrival), nonce.encode(), arrival.digest.hex().encode(), arrival.signal.encode()
         return self._take_in("answer", arrival, words, due_ms=self._times.write, nonce=nonce)
 
     def bounce(self, arrival: Arrival, nonce: str, *, may_wait: bool) -> Outcome:
         self._given.discard(nonce)
-        waited = b"%d" % arrival.waited_ms
-        words = *_words(arrival), waited, b"%d" % may_wait, arrival.signal.encode(), nonce.encode()
-        return self._take_in("bounce", arrival, words, due_ms=self._times.request - arrival.waited_ms)
+        wait = b"%d" % arrival.wait_ms
+        words = *_words(arrival), wait, b"%d" % may_wait, arrival.signal.encode(), nonce.encode()
+        return self._take_in("bounce", arrival, words, due_ms=arrival.wait_ms)
 
     def release(self, nonce: str) -> Outcome:
         return self._call("release", _shard_of(nonce), nonce.encode())
@@ -223,6 +227,40 @@ class RedisStore(Store):
         if outcome.good:
             self._forget(shard, ticket)
         return outcome
+
+    def take_name(self, name: str, leaver: bytes, ticket: str) -> Name:
+        if self._has_left(name, leaver):
+            return Name.LEFT
+        key = _name_key(name)
+        lasts = b"%d" % (self._times.request + self._times.answer + self._times.write + 10_000)
+        words = f"{leaver.hex()} {ticket} {self._process}".encode()
+        taken = self._servers.call(key, pack(b"SET", key, words, b"NX", b"PX", lasts))
+        return Name.IN_USE if taken is None else Name.TAKEN
+
+    def drop_name(self, name: str) -> None:
+        key = _name_key(name)
+        with suppress(Unavailable):
+            self._servers.send(key, pack(b"DEL", key))
+
+    def leave(self, name: str, leaver: bytes) -> Outcome:
+        key = _name_key(name)
+        words: bytes = self._servers.call(key, pack(b"GET", key)) or leaver.hex().encode() + b"  "
+        owner, ticket, _ = words.decode().split(" ")
+        if owner != leaver.hex():
+            return Outcome(good=False)
+        shard = self._shard_of_ticket.get(ticket)
+        outcome = self._call("leave", shard, ticket.encode()) if shard is not None else Outcome(good=False)
+        if not outcome.good:
+            left = _left_key(name, leaver)
+            self._servers.call(left, pack(b"SET", left, b"", b"PX", b"%d" % (LEAVE_SECONDS * 1000)))
+        return outcome
+
+    def is_idle(self) -> bool:
+        return True  # the keeper looks after what runs out of time
+
+    def _has_left(self, name: str, leaver: bytes) -> bool:
+        key = _left_key(name, leaver)
+        return bool(self._servers.call(key, pack(b"EXISTS", key)))
 
     def expire(self) -> Outcome:
         """Also fetches the mail, and prolongs the leases."""
@@ -319,7 +357,12 @@ class RedisStore(Store):
                     continue
                 if ticket is not None:
                     self._settle_in(life, ticket, nonce, is_good=bool(good), outcome=outcome)
-                return Outcome(outcome.deliveries, bool(good), responder.decode() or None, lost=outcome.lost)
+                return Outcome(
+                    outcome.deliveries,
+                    bool(good),
+                    bytes.fromhex(responder.decode()) or None,
+                    lost=outcome.lost,
+                )
             raise away()
         except SignalError:
             self._leave_over(outcome)
@@ -632,6 +675,14 @@ def _seen_key(key: str) -> bytes:
     return f"{PREFIX}:seen:{hashlib.blake2b(key.encode(), digest_size=16).hexdigest()}".encode()
 
 
+def _name_key(name: str) -> bytes:
+    return f"{PREFIX}:name:{name}".encode()
+
+
+def _left_key(name: str, leaver: bytes) -> bytes:
+    return f"{PREFIX}:left:{name}:{leaver.hex()}".encode()
+
+
 def _shard_of(nonce: str) -> int:
     return int(nonce.partition("-")[0])
 
@@ -639,7 +690,8 @@ def _shard_of(nonce: str) -> int:
 def _words(arrival: Arrival) -> tuple[bytes, ...]:
     # Redis never sees a namespace.
     pool = pool_hash(arrival.pool).encode()
-    return arrival.ticket.encode(), pool, arrival.peer.encode(), arrival.bearer.encode()
+    peer, bearer = arrival.peer.hex().encode(), arrival.bearer.hex().encode()
+    return arrival.ticket.encode(), pool, peer, bearer
 
 
 def _add(outcome: Outcome, more: Outcome) -> None:

@@ -1,7 +1,7 @@
--- ARGV 12-19: ticket, pool, peer, bearer, ms waited already, "1" if it may wait, signal, nonce
-local ticket, pool, peer, bearer, waited, may_wait, signal, nonce = unpack(ARGV, 12, 19)
+-- ARGV 12-19: ticket, pool, peer, bearer, ms that it may wait, "1" if it may wait, signal, nonce
+local ticket, pool, peer, bearer, wait, may_wait, signal, nonce = unpack(ARGV, 12, 19)
 local arrival = {
-  ticket = ticket, owner = OWNER, pool = pool, peer = peer, bearer = bearer, waited = tonumber(waited),
+  ticket = ticket, owner = OWNER, pool = pool, peer = peer, bearer = bearer, wait = tonumber(wait),
   signal = signal,
 }
 

@@ -251,7 +251,7 @@ local function connect(arrival, may_wait)
     deliver(arrival, 'NO_PEER', '', '')
   else
     arrival.place = next_number()
-    arrival.deadline = NOW - arrival.waited + REQUEST
+    arrival.deadline = NOW + arrival.wait
     arrival.nonce = ''
     save_offer(arrival, arrival.ticket .. ' s', arrival.signal)
     wait(arrival)

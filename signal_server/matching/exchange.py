@@ -1,0 +1,176 @@
+"""The life of one request, for whatever carries it:
+
+    ticket = exchange.start(…)       it is decided, or waits
+    ticket.wait()                    a thread sleeps until it has its result; or
+    ticket.on_result(callback)       a callback is made then
+    reply = exchange.begin(…)        just before the reply is written: what is written indeed
+    exchange.finish(reply, …)        it was written to an open connection, or could not be
+
+A reply that names a handover (`DEMOTE`, `ANSWER`) is not done when it is decided: what could not be written
+goes back to the store, and only what was written lets the other peer hear `DELIVERED`. So `finish` is called
+exactly once for each reply that `begin` gave.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from ..errors import HungUp, SignalError, Unavailable
+from ..messages import Admitted, Reply
+from .identity import Caller
+from .limits import Limits
+from .matcher import Matcher, Observer
+from .stores.base import Store
+from .tickets import OpenTickets, Ticket
+from .timers import Timers
+
+DRAIN_SECONDS: Final = 2.0
+"""How long a process that ends waits for the answers to the offers that it has out."""
+
+AT_ONCE: Final = 64
+"""So many requests are turned away at a time, where the store is elsewhere."""
+
+SPREAD: Final = 500
+"""So many of the requests that are turned away come back in one second."""
+
+MOST_RETRY_SECONDS: Final = 15
+
+
+class Exchange:
+    """Carries requests through the matcher, for two drivers: threads that sleep, and callbacks.
+
+    Args:
+        request_seconds: how long a request may wait.
+        timers: look for what has run out of time.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        tickets: OpenTickets,
+        limits: Limits,
+        timers: Timers,
+        observer: Observer,
+        *,
+        request_seconds: float,
+    ) -> None:
+        self._store = store
+        self._tickets = tickets
+        self._timers = timers
+        self._request_seconds = request_seconds
+        self._matcher = Matcher(store, tickets, limits, observer)
+        self._retry_seconds: Iterator[int] = itertools.repeat(1)
+        timers.every_tick(self._matcher.expire, unless=store.is_idle)
+        self.finish: Callable[..., None] = self._matcher.finish
+        self.leave: Callable[[str, bytes], None] = self._matcher.leave
+
+    def start(
+        self,
+        admitted: Admitted,
+        caller: Caller,
+        *,
+        name: str,
+        leaver: bytes,
+        received: float,
+        hold_seconds: float | None = None,
+    ) -> Ticket:
+        """Take a request.
+
+        Args:
+            name, leaver: the LEAVE of this name by this client ends it; empty if it has no name.
+            received: when it came in, by the monotonic clock.
+            hold_seconds: how long its proxy lets it wait, if it says so.
+
+        Raises:
+            SignalError: it is refused.
+        """
+        seconds = self._request_seconds if hold_seconds is None else min(hold_seconds, self._request_seconds)
+        wait_ms = round((received + seconds - time.monotonic()) * 1000)
+        try:
+            ticket = self._tickets.open(caller, is_answer=admitted.request.is_answer)
+        except Unavailable:
+            raise self._shutting_down() from None
+        ticket.name = name
+        try:
+            self._matcher.decide(admitted, ticket, leaver=leaver, wait_ms=wait_ms)
+        except BaseException:
+            self._matcher.close(ticket)
+            raise
+        if ticket.result is None:
+            self._timers.wake()
+            if self._tickets.is_shut and not admitted.request.is_answer:
+                self._turn_away(ticket, unless_offered=True)
+        return ticket
+
+    def begin(self, ticket: Ticket, *, is_open: Callable[[], bool]) -> Reply:
+        """Take the result of a ticket, just before it is written.
+
+        Args:
+            is_open: tells whether the client's connection is, as of now.
+
+        Raises:
+            SignalError: the request is refused.
+            HungUp: the client has left; there is nothing to write.
+        """
+        result = ticket.result
+        if not isinstance(result, Reply):
+            assert result is not None
+            raise result
+        return self._matcher.begin(result, ticket.caller.peer, is_open=is_open)
+
+    def hang_up(self, ticket: Ticket) -> None:
+        """The client has left. If its reply is decided already, `begin` will find the connection closed."""
+        self._matcher.withdraw(ticket, HungUp())
+
+    def check_open(self) -> None:
+        """Raise Unavailable if the process takes no more."""
+        if self._tickets.is_shut:
+            raise self._shutting_down()
+
+    @property
+    def is_shut(self) -> bool:
+        """The process ends, and takes no more requests."""
+        return self._tickets.is_shut
+
+    # --- the end -------------------------------------------------------------------------------------------
+
+    def shutdown(self, *, drain_seconds: float = DRAIN_SECONDS) -> None:
+        """Answer every held request now, and take no more.
+
+        One whose offer is out with a responder has `drain_seconds` more, in which it may get its answer: so a
+        restart does not part two peers that have found each other.
+        """
+        most = min(len(self._tickets) // SPREAD + 1, MOST_RETRY_SECONDS)
+        self._retry_seconds = itertools.cycle(range(1, most + 1))
+        self._tickets.shut()
+        self._turn_all_away(unless_offered=True)
+        until = time.monotonic() + drain_seconds
+        while len(self._tickets) and time.monotonic() < until:
+            time.sleep(0.02)
+        self._turn_all_away(unless_offered=False)
+
+    def _turn_all_away(self, *, unless_offered: bool) -> None:
+        tickets = iter(self._tickets.all())
+
+        def turn_some_away() -> None:
+            for ticket in tickets:  # which the threads share
+                self._turn_away(ticket, unless_offered=unless_offered)
+
+        if not self._store.blocks:
+            turn_some_away()
+            return
+        threads = [threading.Thread(target=turn_some_away) for _ in range(AT_ONCE)]
+        for each in threads:
+            each.start()
+        for each in threads:
+            each.join()
+
+    def _turn_away(self, ticket: Ticket, *, unless_offered: bool) -> None:
+        self._matcher.withdraw(ticket, self._shutting_down(), unless_offered=unless_offered)
+
+    def _shutting_down(self) -> SignalError:
+        return Unavailable("shutting down", next(self._retry_seconds))

@@ -1,0 +1,139 @@
+"""The offers that wait in one pool, in the order of their receipt."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ..messages import Arrival
+from .pairs import Met
+
+
+@dataclass(slots=True, eq=False)
+class Offer:
+    arrival: Arrival
+    place: int  # in the order of receipt, for good
+    deadline_ms: int
+    nonce: str | None = None  # of the handover that it is out with
+
+
+MetBy = Callable[[bytes], Met | None]
+"""How the searching peer met another one."""
+
+
+class _Heads:
+    """The offers of a pool in which several wait, so that a search is quick however many they are.
+
+    `_heads` has one live entry for each peer: its oldest offer. So a search steps over the searching peer and
+    the peers that it met, and over nothing else. Entries that no longer hold are dropped when they surface.
+    Whether two *linked* peers may meet again is said by each offer and not by its peer, so those that say
+    REMATCH have an order of their own.
+    """
+
+    __slots__ = ("_heads", "_places", "_rematch", "offers")
+
+    def __init__(self) -> None:
+        self.offers: dict[int, Offer] = {}
+        self._heads: list[tuple[int, bytes]] = []
+        self._places: dict[bytes, list[int]] = {}  # of each peer's offers, a heap
+        self._rematch: dict[bytes, list[int]] = {}  # the same of those that say REMATCH
+
+    def add(self, offer: Offer) -> None:
+        place, peer = offer.place, offer.arrival.peer
+        self.offers[place] = offer
+        places = self._places.setdefault(peer, [])
+        heapq.heappush(places, place)
+        if places[0] == place:
+            heapq.heappush(self._heads, (place, peer))
+        if offer.arrival.rematch:
+            heapq.heappush(self._rematch.setdefault(peer, []), place)
+
+    def remove(self, offer: Offer) -> None:
+        del self.offers[offer.place]
+        peer = offer.arrival.peer
+        was_head = self._places[peer][0] == offer.place
+        if self._drop_gone(self._places, peer) and was_head:
+            heapq.heappush(self._heads, (self._places[peer][0], peer))
+        if offer.arrival.rematch:
+            self._drop_gone(self._rematch, peer)
+
+    def oldest_for(self, arrival: Arrival, met_by: MetBy) -> Offer | None:
+        heads, peer = self._heads, arrival.peer
+        passed_over, linked = [], []
+        found = None
+        while heads and found is None:
+            place, owner = heads[0]
+            offer = self.offers.get(place)
+            if offer is None or self._places[owner][0] != place:
+                heapq.heappop(heads)
+            elif owner != peer and (met := met_by(owner)) is None:
+                found = offer
+            else:
+                passed_over.append(heapq.heappop(heads))
+                if owner != peer and met is Met.LINKED and owner in self._rematch:
+                    linked.append(self._rematch[owner][0])
+        for entry in passed_over:
+            heapq.heappush(heads, entry)
+        if found is None and linked and arrival.rematch:
+            return self.offers[min(linked)]
+        return found
+
+    def _drop_gone(self, heaps: dict[bytes, list[int]], peer: bytes) -> bool:
+        """Let the top of a peer's heap be an offer that is there. Returns False if it has none."""
+        places = heaps[peer]
+        while places and places[0] not in self.offers:
+            heapq.heappop(places)
+        if not places:
+            del heaps[peer]
+        return bool(places)
+
+
+class Pool:
+    """The offers that wait in one pool. Most pools hold one at a time; those need no tables."""
+
+    __slots__ = ("_heads", "_only")
+
+    def __init__(self) -> None:
+        self._only: Offer | None = None
+        self._heads: _Heads | None = None
+
+    def __len__(self) -> int:
+        return len(self._heads.offers) if self._heads is not None else int(self._only is not None)
+
+    def is_empty(self) -> bool:
+        return self._only is None and self._heads is None
+
+    def add(self, offer: Offer) -> None:
+        if self._heads is None:
+            if self._only is None:
+                self._only = offer
+                return
+            self._heads = _Heads()
+            self._heads.add(self._only)
+            self._only = None
+        self._heads.add(offer)
+
+    def remove(self, offer: Offer) -> None:
+        if self._heads is None:
+            assert self._only is offer
+            self._only = None
+            return
+        self._heads.remove(offer)
+        if not self._heads.offers:
+            self._heads = None
+
+    def oldest_for(self, arrival: Arrival, met_by: MetBy) -> Offer | None:
+        """The oldest waiting offer of another peer that this one may meet.
+
+        That is one that it has not met; else, if both say REMATCH, one that it was linked with.
+        """
+        if self._heads is not None:
+            return self._heads.oldest_for(arrival, met_by)
+        offer = self._only
+        if offer is None or offer.arrival.peer == arrival.peer:
+            return None
+        met = met_by(offer.arrival.peer)
+        if met is None or (met is Met.LINKED and arrival.rematch and offer.arrival.rematch):
+            return offer
+        return None
