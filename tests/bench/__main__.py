@@ -88,7 +88,7 @@ def running(folder: Path, *, quick: bool) -> Iterator[dict[str, Started]]:
 
 
 def measure_rates(load: Load, found: dict[str, Started], plan: Plan, results: Results) -> None:
-    names = {name: name for name in found} | {UNSEEN: OURS}
+    names = {OURS: OURS, UNSEEN: OURS} | {name: name for name in found}
     for at_once, kept in itertools.product(plan.at_once, (False, True)):
         rounds: dict[str, list[Rate]] = {}
         for _ in range(plan.rounds):
