@@ -67,6 +67,10 @@ class Verdict:
     """`closed`, or `waits` for more bytes."""
     rest: bytes = b""
 
+    @property
+    def outline(self) -> str:
+        return " ".join([*(f"{each.status[9:12]}[{each.request}]" for each in self.replies), self.end])
+
     def __str__(self) -> str:
         return "\n".join(
             [*(f"      {each}" for each in self.replies), f"      {self.end} {self.rest[:80]!r}".rstrip()]
@@ -220,6 +224,7 @@ class Fuzz:
     Attributes:
         ports: of the server that is judged, and of the one that it is measured by.
         accepted: how often each known difference was met, by its name.
+        once: what differed and did not do so again: how, and how often.
         differences: cases that differ each time, with their seeds.
     """
 
@@ -227,7 +232,7 @@ class Fuzz:
     ran: int = 0
     accepted: Counter[str] = field(default_factory=Counter)
     statuses: Counter[str] = field(default_factory=Counter)
-    once: int = 0
+    once: Counter[str] = field(default_factory=Counter)
     differences: list[tuple[str, Case]] = field(default_factory=list)
 
     def run(self, seeds: Iterable[str], enough: int = 5, progress: Callable[[], None] = lambda: None) -> None:
@@ -248,7 +253,7 @@ class Fuzz:
                     if len(self.differences) >= enough:
                         break
                 else:
-                    self.once += 1
+                    self.once[f"{mine.outline} instead of {theirs.outline}"] += 1
             found.close()
             progress()
 
@@ -276,7 +281,15 @@ class Fuzz:
         found = dict(converse([(case, port) for port in self.ports], patience=3.0))
         return found[0], found[1]
 
-    def shrink(self, case: Case, seconds: float = 90) -> Case:
+    def kinds(self) -> dict[str, list[tuple[str, Case]]]:
+        """The differences, by what is different about them."""
+        found: dict[str, list[tuple[str, Case]]] = {}
+        for seed, case in self.differences:
+            mine, theirs = self.both(case)
+            found.setdefault(f"{mine.outline} instead of {theirs.outline}", []).append((seed, case))
+        return found
+
+    def shrink(self, case: Case, seconds: float = 45) -> Case:
         """A smaller case that differs, too."""
         until = time.monotonic() + seconds
         smaller = True
@@ -350,7 +363,9 @@ def compare(mine: str, theirs: str, cases: int, seed: int, *, enough: int = 5, q
 
         fuzz.run((f"{seed}:{number}" for number in range(cases)), enough, progress)
         if not quiet:
-            for name, case in fuzz.differences:
+            for kind, found in fuzz.kinds().items():
+                print(f"{len(found)} times: {kind}", flush=True)
+                name, case = min(found, key=lambda each: len(each[1].sent))
                 show(fuzz, name, fuzz.shrink(case))
     return fuzz
 
@@ -401,7 +416,9 @@ def main() -> int:
         options.mine, options.theirs, options.cases, options.seed, enough=options.enough, quiet=False
     )
     print(f"{fuzz.ran} cases; statuses {json.dumps(fuzz.statuses)}")
-    print(f"accepted, by name: {dict(fuzz.accepted)}; differed once and not again: {fuzz.once}")
+    print(f"accepted, by name: {dict(fuzz.accepted)}; differed once and not again: {fuzz.once.total()}")
+    for kind, count in fuzz.once.most_common(20):
+        print(f"    {count} times: {kind}")
     print(f"different: {len(fuzz.differences)}")
     return min(1, len(fuzz.differences))
 
