@@ -16,13 +16,14 @@ from typing import Final, NamedTuple
 from .. import messages
 from ..errors import Full, HungUp, RateLimited, SignalError, UnsupportedMediaType, Untrusted
 from ..matching.exchange import Exchange
-from ..matching.identity import Caller, Identity, is_address
+from ..matching.identity import Identity, is_address
 from ..matching.limits import Limits
 from ..matching.tickets import Ticket
 from ..messages import ANSWER, DEMOTE, LEAVE, LEFT, NO_PEER, Admitted, Reply, Request
 from ..openpgp.signatures import Signatures
 from ..settings import Settings
 from ..telemetry.request_log import Entry, RequestLog
+from ..telemetry.signs import ProxySigns
 from .connection import gunzip
 from .head import Head, Header, Heads
 
@@ -88,6 +89,7 @@ class Endpoint:
         exchange: Exchange,
         request_log: RequestLog,
         signatures: Signatures | None,
+        signs: ProxySigns,
     ) -> None:
         self.exchange = exchange
         self.heads = Heads(settings, identity)
@@ -95,9 +97,11 @@ class Endpoint:
         self._limits = limits
         self._request_log = request_log
         self._signatures = signatures
+        self._signs = signs
         self._max_body = settings.max_body
         self._trusted_proxies = settings.trusted_proxies
         self._mode = settings.signatures
+        self._takes_ordinary = self._mode != "required"
         self._answer_within = f"{settings.answer_timeout:g}"
 
     # --- the steps -----------------------------------------------------------------------------------------
@@ -128,7 +132,12 @@ class Endpoint:
     def start(self, transaction: Transaction, body: bytes) -> None:
         """Take all steps up to the decision. The transaction has a ticket then, or a refusal, or is over."""
         try:
-            request = transaction.request = self._parse(transaction.head, body)
+            request = None
+            if self._takes_ordinary and transaction.head.is_json and not transaction.head.is_gzip:
+                request = messages.parse_ordinary(body)
+            if request is None:
+                request = self._parse(transaction.head, body)
+            transaction.request = request
             transaction.asked(request)
             if request.type == LEAVE:
                 self._leave(request)
@@ -184,15 +193,13 @@ class Endpoint:
             named = forwarded.split(",")
             if len(named) >= hops and is_address(named[-hops].strip()):
                 remote = named[-hops].strip()
+            elif len(named) < hops or not forwarded.strip():
+                self._signs.unnamed()
         return self._identity.address(remote)
 
     def _parse(self, head: Head, body: bytes) -> Request:
         if head.is_gzip:
             body = gunzip(body, self._max_body)
-        if head.is_json and self._mode != "required":
-            ordinary = messages.parse_ordinary(body)
-            if ordinary is not None:
-                return ordinary
         return messages.parse(messages.decode(body, is_json=head.is_json), signatures=self._mode)
 
     def _leave(self, request: Request) -> None:
@@ -201,15 +208,19 @@ class Endpoint:
         self.exchange.leave(self._identity.request_name(request.name), leaver)
 
     def _start(self, transaction: Transaction, admitted: Admitted) -> Ticket:
-        request, head = admitted.request, transaction.head
+        request, head, identity = admitted.request, transaction.head, self._identity
         name, leaver = "", b""
         if request.name is not None:
-            name = self._identity.request_name(request.name)
-            leaver = self._identity.leaver(request.fingerprint)
+            name = identity.request_name(request.name)
+            leaver = identity.leaver(request.fingerprint)
+        if admitted.signer is None:
+            caller = identity.caller(head.peer, transaction.address, request.fingerprint)
+        else:
+            caller = identity.signed_caller(admitted.signer, transaction.address, request.fingerprint)
         try:
             return self.exchange.start(
                 admitted,
-                self._caller(admitted, head, transaction.address),
+                caller,
                 name,
                 leaver,
                 transaction.received,
@@ -218,11 +229,6 @@ class Endpoint:
         except (Full, RateLimited):
             self._may_come_again(admitted)
             raise
-
-    def _caller(self, admitted: Admitted, head: Head, address: bytes) -> Caller:
-        if admitted.signer is None:
-            return self._identity.caller(head.peer, address, admitted.request.fingerprint)
-        return self._identity.signed_caller(admitted.signer, address, admitted.request.fingerprint)
 
     def _may_come_again(self, admitted: Admitted) -> None:
         """Nothing was done of what this request asks, so its signed text is no replay when it comes again."""

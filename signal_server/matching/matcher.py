@@ -65,7 +65,7 @@ class Matcher:
             ticket.name,
             leaver,
         )
-        if ticket.name and not self._take_name(ticket, leaver):
+        if ticket.name and not self._take_name(ticket, leaver, admitted.pool):
             return
         if not request.is_answer:
             ticket.refusal = self._tickets.refusal(ticket)
@@ -76,9 +76,9 @@ class Matcher:
         if ticket.result is None and not request.is_answer:
             self._hold(ticket)
 
-    def _take_name(self, ticket: Ticket, leaver: bytes) -> bool:
+    def _take_name(self, ticket: Ticket, leaver: bytes, pool: str) -> bool:
         """Returns False if the request's LEAVE came before it."""
-        taken = self._store.take_name(ticket.name, leaver, ticket.id)
+        taken = self._store.take_name(ticket.name, leaver, ticket.id, pool)
         if taken is not Name.TAKEN:
             ticket.name = ""  # not this one's to drop
         if taken is Name.IN_USE:
@@ -150,10 +150,12 @@ class Matcher:
 
         If the store is away it hears nothing of that, and takes it for lost when the time for it is over.
         """
-        with suppress(Unavailable):
+        try:
             outcome = self._finish(reply, written)
-            if outcome is not None:
-                self.apply(outcome)
+        except Unavailable:
+            return
+        if outcome is not None:
+            self.apply(outcome)
 
     def _finish(self, reply: Reply, written: bool) -> Outcome | None:
         if reply.type == ANSWER:
@@ -203,31 +205,36 @@ class Matcher:
 
         What reaches nobody goes back to the store, which decides anew: in a loop, however many are gone.
         """
-        if not outcome.deliveries and not outcome.lost:
-            return outcome
-        pending = deque(outcome.deliveries)
-        lost = [*outcome.lost]
-        while pending:
-            delivery = pending.popleft()
-            ticket = self._tickets.get(delivery.ticket)
-            if ticket is None or not self.resolve(ticket, delivery.reply):
-                with suppress(Unavailable):
-                    again = self._finish(delivery.reply, written=False)
-                    if again is not None:
-                        pending.extend(again.deliveries)
-                        lost += again.lost
+        unheard = []
+        for id, reply in outcome.deliveries:
+            ticket = self._tickets.get(id)
+            if ticket is None or not self.resolve(ticket, reply):
+                unheard.append(reply)
+        if unheard or outcome.lost:
+            self._give_back(deque(unheard), [*outcome.lost])
+        return outcome
+
+    def _give_back(self, unheard: deque[Reply], lost: list[str]) -> None:
+        """Let the store decide anew on replies that reached nobody. What it has lost gets a refusal."""
+        while unheard:
+            with suppress(Unavailable):
+                again = self._finish(unheard.popleft(), written=False)
+                for id, reply in again.deliveries if again is not None else ():
+                    ticket = self._tickets.get(id)
+                    if ticket is None or not self.resolve(ticket, reply):
+                        unheard.append(reply)
+                lost += again.lost if again is not None else ()
         for id in lost:
             ticket = self._tickets.get(id)
             if ticket is not None:
                 self.resolve(ticket, away())
-        return outcome
 
     def resolve(self, ticket: Ticket, result: Result) -> bool:
         """End a request. Returns False if it has ended."""
         if ticket.result is not None:
             return False
         self.close(ticket)
-        if ticket.refusal is not None and isinstance(result, Reply) and result.type == NO_PEER:
+        if ticket.refusal is not None and type(result) is Reply and result.type == NO_PEER:
             self._uncount(ticket)
             result = ticket.refusal
         return ticket.resolve(result)

@@ -48,6 +48,8 @@ TOTALS: Final = {
     "pairs": "Answers that were delivered",
     "answers_lost": "Answers whose receiver had left",
     "ghosts": "Offers handed to a peer that had left, and taken back",
+    "unnamed_requests": "Requests with fewer addresses in X-Forwarded-For than proxies are trusted",
+    "hours_without_hang_ups": "Hours in which many waited in vain and no client was seen to leave",
 }
 
 Statistics = Callable[[], dict[str, int]]

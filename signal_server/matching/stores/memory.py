@@ -115,7 +115,7 @@ class MemoryStore(Store):
             _, expired = self._expire()
             return Outcome(expired, self._rules.withdraw(ticket, unless_offered=unless_offered))
 
-    def take_name(self, name: str, leaver: bytes, ticket: str) -> Name:
+    def take_name(self, name: str, leaver: bytes, ticket: str, pool: str) -> Name:
         with self._lock:
             if self._has_left(name, leaver):
                 return Name.LEFT
