@@ -422,7 +422,8 @@ def test_redis_decides_what_the_rules_decide(redis: RedisServer, processes: int)
 
 
 MUTANTS = [
-    ("rules", "offer.peer ~= peer and not met(", "not met("),
+    ("rules", "offer.peer ~= peer and offer.peer ~= unwanted and not met(", "not met("),
+    ("bounce", "oldest_for(arrival, handover.initiator)", "oldest_for(arrival)"),
     ("rules", " and not met(pool, peer, offer.peer)", ""),
     ("rules", " and met(pool, peer, offer.peer) == 'linked'", ""),
     ("rules", "if found or not arrival.rematch then", "if found then"),
