@@ -548,24 +548,17 @@ def test_a_match_steps_over_those_it_has_met_and_not_over_the_pool(monkeypatch: 
     assert steps == 4 + 3 + 4
 
 
-class Thing:
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.due = 0
-
-
 def test_deadlines_come_in_the_order_of_their_times() -> None:
     deadlines = Deadlines()
-    times = (5, 9, 2, 7, 9, 1, 5, 3)
-    things = [Thing(f"{number} at {when}") for number, when in enumerate(times)]
-    for number, (when, thing) in enumerate(zip(times, things, strict=True)):
-        deadlines.add(number % 3, when, number + 1, thing)
+    entries = [(when, number, f"{number} at {when}") for number, when in enumerate((5, 9, 2, 7, 9, 1, 5, 3))]
+    for entry in entries:
+        deadlines.add(entry[1] % 3, entry)
     assert deadlines.first_ms == 1
-    things[0].due = 0  # it does not count
-    deadlines.add(1, 6, 9, things[5])  # it counts at another time
-    taken = [thing.name for thing in iter(lambda: deadlines.take(8), None)]
-    assert taken == ["2 at 2", "7 at 3", "6 at 5", "5 at 1", "3 at 7"]
+    gone = entries[0]  # it does not count
+    taken = [name for _, _, name in iter(lambda: deadlines.take(8, lambda due: due is not gone), None)]
+    assert taken == ["5 at 1", "2 at 2", "7 at 3", "6 at 5", "3 at 7"]
     assert deadlines.first_ms == 9
-    assert [thing.name for thing in iter(lambda: deadlines.take(9), None)] == ["1 at 9", "4 at 9"]
-    assert deadlines.take(10**9) is None
+    taken = [name for _, _, name in iter(lambda: deadlines.take(9, lambda due: True), None)]
+    assert taken == ["1 at 9", "4 at 9"]
+    assert deadlines.take(10**9, lambda due: True) is None
     assert deadlines.first_ms > 10**9

@@ -347,9 +347,9 @@ class Machine(RuleBasedStateMachine):
                 self.claimers[each.reply.nonce] = self.tickets[each.ticket]
 
     def next_due_ms(self) -> int | None:
-        deadlines = self.model._rules._deadlines
-        entries = itertools.chain(*deadlines._queues, deadlines._early)
-        return min((when_ms for when_ms, number, it in entries if it.due == number), default=None)
+        rules = self.model._rules
+        entries = itertools.chain(*rules._deadlines._queues, rules._deadlines._early)
+        return min((due[0] for due in entries if rules._counts(due)), default=None)
 
     def nonces(self) -> st.SearchStrategy[str]:
         """One that was given to somebody, most often one that is good still."""
