@@ -44,6 +44,9 @@ log = logging.getLogger(__name__)
 
 _GOOD_ID: Final = re.compile(r"[A-Za-z0-9_.:-]{1,64}", re.ASCII)
 
+_IPV4: Final = re.compile(r"\d+\.\d+\.\d+\.\d+", re.ASCII)
+"""An IPv4 address, alone or with a port or a number behind it, as some proxies make their ids."""
+
 _poll: Any = get_original("select", "poll")
 
 
@@ -183,7 +186,7 @@ class Entry:
 
 def _is_good(given_id: str) -> bool:
     """Is it short and harmless, and no address, which must not stand in a log?"""
-    if not _GOOD_ID.fullmatch(given_id):
+    if not _GOOD_ID.fullmatch(given_id) or _IPV4.search(given_id):
         return False
     try:
         ipaddress.ip_address(given_id)
