@@ -19,8 +19,8 @@ import gunicorn.util
 
 wsgi_app = "signal_server.app:serve()"
 
-# gunicorn's gevent worker, in which a request that waits costs 3 KiB. On plain `gevent` it costs a greenlet of
-# 20 KiB and ten times the time, and on `gthread` a thread.
+# gunicorn's gevent worker, in which a request that waits costs 3 KiB. On plain `gevent` it costs a greenlet
+# of 20 KiB, and several times the time; on `gthread` it costs a thread.
 worker_class = "signal_server.http.worker.Worker"
 
 
@@ -180,8 +180,8 @@ def spare_the_collector():
 def answer_before_the_end(worker):
     """Let a signal that ends the worker answer every held request at once; gunicorn would let them run on.
 
-    After that, the connections on which nothing is asked are closed, for which gunicorn would wait, too. Our own
-    worker does all that by itself.
+    After that, the connections on which nothing is asked are closed, for which gunicorn would wait, too. Our
+    own worker does all that by itself.
     """
     from signal_server.http.connection import stop_reading
 
