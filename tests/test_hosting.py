@@ -1,4 +1,4 @@
-"""`Spacerift(app)` under other people's WSGI servers: what they cannot do is told, and nothing untrue is said."""
+"""`Spacerift(app)` under other WSGI servers: what they cannot do is told, and nothing untrue is said."""
 
 from __future__ import annotations
 
