@@ -8,7 +8,6 @@ import json
 import os
 import re
 import secrets
-import shlex
 import shutil
 import signal
 import socket
@@ -222,7 +221,7 @@ def recipe(heading: str, language: str = "sh") -> str:
 
 
 def test_the_recipe_for_a_vps(slug: Slug, tmp_path: Path) -> None:
-    """In a folder instead of /, without what only a machine of its own can show: packages, certbot, systemd."""
+    """In a folder instead of /, and without what needs a machine of its own: packages, certbot, systemd."""
     script = recipe("A small VPS")
     subprocess.run(["bash", "-n"], input=script, text=True, check=True)
     for folder in ("opt", "etc/systemd/system", "etc/nginx/sites-enabled"):
@@ -273,9 +272,7 @@ def is_ready(port: int) -> bool:
 
 def test_the_recipe_for_a_platform_sets_what_a_plain_push_leaves_out() -> None:
     lines = [each for each in recipe("A Heroku-style platform").splitlines() if "config:set" in each]
-    given = dict(
-        each.split("=", 1) for line in lines for each in shlex.split(line.partition("config:set")[2])
-    )
+    given = dict(re.findall(r"([A-Z_]+)=(\$\(.*?\)|\S+)", " ".join(lines)))
     described = json.loads((ROOT / "app.json").read_text())["env"]
     assert given.keys() == described.keys()
     for name, each in described.items():
