@@ -192,6 +192,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
         self._ready: deque[Connection] = deque()
         self._resolved: deque[Connection] = deque()
         self._will_reply = False
+        self._will_read = False
         self._handed: weakref.WeakSet[Any] = weakref.WeakSet()
         self._pool = Pool()
         self._second = 0
@@ -270,6 +271,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
             log.exception("a callback failed")
 
     def _events(self) -> None:
+        self._will_read = True  # it is done here
         self._look()
         ready, resolved = self._ready, self._resolved
         self._will_reply = True
@@ -283,7 +285,13 @@ class Worker(GeventWorker):  # type: ignore[misc]
                 self._reply_all()
                 self._will_reply = True
         self._reply_all()
-        if ready:
+        self._will_read = False
+        self._read_on()
+
+    def _read_on(self) -> None:
+        """See to it that what is ready is read. Its events are over, so nothing would call for it again."""
+        if self._ready and not self._will_read:
+            self._will_read = True
             self._loop.run_callback(self._guarded, self._events)
 
     def _look(self) -> None:
@@ -305,6 +313,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
                 self._write_more(connection)
             if connection.socket is not None and mask & (_READS | _GONE):
                 self._ready.append(connection)
+        self._read_on()
 
     def _hang_up(self, connection: Connection) -> None:
         transaction = connection.transaction
