@@ -125,7 +125,7 @@ def memory(count: int) -> dict[str, float]:
             store.settle(told.reply.nonce, written=True)
         cpu = (cpu_seconds(redis.process.pid) - cpu) / count
         redis.call(
-            "DEL", "spacerift1:{0}:handovers", "spacerift1:{0}:due"
+            "DEL", "spacerift2:{0}:handovers", "spacerift2:{0}:due"
         )  # which go when their time is over
         pairs = (used_memory(redis) - before) / count
     return {
