@@ -395,9 +395,10 @@ def upgrade(random: Random, made: Draft) -> None:
 
 def schemes(random: Random, made: Draft) -> None:
     """Headers of a proxy that may contradict each other."""
-    values = [(b"X-Forwarded-Proto", b"https"), (b"X-Forwarded-Protocol", b"ssl"), (b"X-Forwarded-Ssl", b"on")]
-    for name, value in random.sample(values, random.choice([2, 2, 3])):
-        made.add(name, random.choice([value, value, b"http", b"off"]), random.randrange(len(made.headers) + 1))
+    names = [(b"X-Forwarded-Proto", b"https"), (b"X-Forwarded-Protocol", b"ssl"), (b"X-Forwarded-Ssl", b"on")]
+    for name, value in random.sample(names, random.choice([2, 2, 3])):
+        place = random.randrange(len(made.headers) + 1)
+        made.add(name, random.choice([value, value, b"http", b"off"]), place)
 
 
 def preface(random: Random, made: Draft) -> None:
