@@ -16,6 +16,7 @@ import json
 import statistics
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from random import Random
 
 from live import Server
@@ -92,8 +93,8 @@ def wakes(server: Server, per_second: float, seconds: float) -> dict[str, float]
 
 
 def arrival(number: int, pool: str = "open:") -> Arrival:
-    name = f"{number:032x}"
-    return Arrival(f"{number:016d}", pool, name, name, SIGNAL, name)
+    name = number.to_bytes(16, "big")
+    return Arrival(f"{number:016d}", pool, name, name, SIGNAL, name, TIMES.request)
 
 
 def used_memory(redis: RedisServer) -> int:
@@ -109,7 +110,7 @@ def memory(count: int) -> dict[str, float]:
         before = used_memory(redis)
         for number in range(1, count + 1):  # one peer with many requests, so that they wait side by side
             each = arrival(number)
-            store.connect(Arrival(each.ticket, "open:", one.peer, one.bearer, SIGNAL, ""), may_wait=True)
+            store.connect(replace(each, peer=one.peer), may_wait=True)
         waiting = (used_memory(redis) - before) / count
     with RedisServer() as redis:
         store = RedisStore(
