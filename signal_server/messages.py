@@ -135,13 +135,11 @@ class Admitted:
 
 
 def admit_open(request: Request) -> Admitted:
-    """Let an open request in."""
-    return Admitted(
-        request,
-        "open:" + request.namespace if request.namespace else "open:",
-        '"SIGNAL":' + (request.literal or encode_text(request.signal)),
-        b"" if request.nonce is None else digest_of(request.signal),
-    )
+    """Let an open request in. Its signal is in the payload from now on, and no more in the request."""
+    payload = '"SIGNAL":' + (request.literal or encode_text(request.signal))
+    digest = b"" if request.nonce is None else digest_of(request.signal)
+    request.signal = request.literal = ""  # who waits keeps one of the three
+    return Admitted(request, "open:" + request.namespace if request.namespace else "open:", payload, digest)
 
 
 def digest_of(signal: str) -> bytes:
