@@ -222,11 +222,14 @@ class Endpoint:
                 name=name,
                 leaver=leaver,
             )
+        payload = '"SIGNAL":' + (request.literal or messages.encode_text(request.signal))
+        digest = b"" if nonce is None else messages.digest_of(request.signal)
+        request.signal = request.literal = ""  # a request that waits keeps one of the three
         return Ticket(
             identity.caller(transaction.head.peer, transaction.address, fingerprint),
             "open:" + request.namespace if request.namespace else "open:",
-            '"SIGNAL":' + (request.literal or messages.encode_text(request.signal)),
-            b"" if nonce is None else messages.digest_of(request.signal),
+            payload,
+            digest,
             nonce,
             is_bounce=is_bounce,
             rematch=request.rematch,
