@@ -243,7 +243,10 @@ def _subpackets(alice: Author, sub: Author) -> Iterator[Vector]:
     for kind, (sound, broken) in forms.items():
         for value in [*([] if sound is None else [sound]), *broken]:
             good = sound is not None and value is sound
-            said, how = subpacket(kind, value), f"{kind}, {'sound' if good else value[:12].hex() or 'empty'}"
+            said, how = (
+                subpacket(kind, value),
+                f"{kind}, {'sound' if good else f'{len(value)} bytes {value[:8].hex()}'}",
+            )
             yield vector(f"subpacket {how}", alice, alice.certificate(), good=good, hashed=said)
             key = alice.primary + alice.name(hashed=said)
             yield vector(f"subpacket {how}, in a key", alice, key, good=good)
