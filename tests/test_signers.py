@@ -18,6 +18,7 @@ import pytest
 from live import ROOT
 from signal_server.openpgp.gnupg_helper import Home
 from vectors import Vector, shared_vectors
+from vectors_core import TEXT
 from vectors_programs import run
 
 LIBRARIES = ["kbpgp", "openpgp.js"]
@@ -36,10 +37,19 @@ NEVER = re.compile(
 
 @pytest.fixture(scope="module")
 def vectors(tmp_path_factory: pytest.TempPathFactory) -> tuple[Vector, ...]:
-    """What both libraries must refuse, what they made themselves, and every sixth of the rest."""
+    """What both libraries must refuse, one text of each program's each key, and some of the rest."""
     found = shared_vectors(tmp_path_factory.getbasetemp().parent)
-    matter = {each for each in found if NEVER.search(each.name) or each.name.startswith(("kbpgp", "openpgp"))}
-    return tuple(each for place, each in enumerate(found) if each in matter or place % 6 == 0)
+    return tuple(
+        each
+        for place, each in enumerate(found)
+        if NEVER.search(each.name)
+        or (is_by_a_program(each) and each.text in (b"chess", TEXT))
+        or place % 9 == 0
+    )
+
+
+def is_by_a_program(vector: Vector) -> bool:
+    return not vector.name.startswith(("by hand", "said"))
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +57,7 @@ def found(vectors: tuple[Vector, ...]) -> dict[str, Any]:
     lines = [json.dumps({"name": each.name, "message": each.message, "key": each.key}) for each in vectors]
     command = ["node", str(Path(__file__).with_name("signers.mjs"))]
     done = subprocess.run(
-        command, input="\n".join(lines), capture_output=True, text=True, check=True, cwd=ROOT, timeout=120
+        command, input="\n".join(lines), capture_output=True, text=True, check=True, cwd=ROOT, timeout=170
     )
     return {each["name"]: each for each in map(json.loads, done.stdout.splitlines())}
 
@@ -90,7 +100,7 @@ def test_what_both_libraries_make_is_taken_by_both(
     refused = [each.name for each in made if not isinstance(found[each.name][library], dict)]
     # kbpgp does not find the subkey that openpgp.js signs with, which is no key that openpgpSigner makes.
     assert [name for name in refused if "with a signing subkey" not in name] == []
-    assert len(made) >= 30
+    assert len(made) >= 15
 
 
 def test_nothing_is_thrown_where_nobody_can_catch_it(found: dict[str, Any]) -> None:
@@ -101,11 +111,9 @@ def test_nothing_is_thrown_where_nobody_can_catch_it(found: dict[str, Any]) -> N
 def test_openpgp_js_verifies_what_the_server_accepts(
     vectors: tuple[Vector, ...], found: dict[str, Any]
 ) -> None:
-    made = [
-        each for each in vectors if each.text is not None and not each.name.startswith(("by hand", "said"))
-    ]
-    assert [each.name for each in made if not isinstance(found[each.name]["openpgp.js"], dict)] == []
-    assert len(made) >= 100
+    made = [each.name for each in vectors if each.text is not None and is_by_a_program(each)]
+    assert [name for name in made if not isinstance(found[name]["openpgp.js"], dict)] == []
+    assert len(made) >= 90
 
 
 def test_kbpgp_says_whose_keys_it_cannot_verify(vectors: tuple[Vector, ...], found: dict[str, Any]) -> None:
@@ -113,12 +121,10 @@ def test_kbpgp_says_whose_keys_it_cannot_verify(vectors: tuple[Vector, ...], fou
     verifies, refuses = set(), set()
     for each in vectors:
         program = each.name.split()[0].rstrip(":")
-        if each.text is not None and program not in ("by", "said:", "said", "openpgp.js"):
+        if each.text is not None and is_by_a_program(each) and program != "openpgp.js":
             verdict = found[each.name]["kbpgp"]
             (verifies if isinstance(verdict, dict) else refuses).add(program)
-            assert isinstance(verdict, dict) or verdict.startswith("CannotVerify: kbpgp cannot verify"), (
-                each.name
-            )
+            assert isinstance(verdict, dict) or verdict.startswith("CannotVerify: kbpgp cannot"), each.name
     assert verifies == {"gpg", "kbpgp", "python-gnupg", "rnp", "PGPy"}
     assert refuses == {"go-crypto", "pgpainless-cli", "pysequoia", "sq", "sqop"}
 
@@ -165,7 +171,9 @@ const tries = [
   () => openpgpSigner(openpgp, { privateKey: nameless }),
   () => openpgpSigner(openpgp, { privateKey: sq, trusted: [sqPublic] }),
 ];
-for (const each of tries) console.log(await each().then(() => "made", error => `${error.name}: ${error.message}`));
+for (const each of tries) {
+  console.log(await each().then(() => "made", error => `${error.name}: ${error.message}`));
+}
 process.exit();
 """
 

@@ -18,6 +18,7 @@ END = 1 << 32
 def statements() -> Iterator[Vector]:
     alice, sub = Author(Rsa()), Author(Rsa())
     yield from _newest(alice, sub)
+    yield from _places(alice, sub)
     yield from _validity(alice, sub)
     yield from _flags(alice, sub)
     yield from _subpackets(alice, sub)
@@ -146,6 +147,22 @@ def _newest(alice: Author, sub: Author) -> Iterator[Vector]:
     yield vector(
         "made in 40 seconds", young, young.primary + young.name(created=soon), good=True, created=soon
     )
+
+
+def _places(alice: Author, sub: Author) -> Iterator[Vector]:
+    """Signatures that hold and stand where they say nothing."""
+    own, bare = alice.certificate(), alice.certificate() + packet(14, sub.body)
+    flags = subpacket(27, b"\x03")
+    for kind in (0x10, 0x13, REVOKE_NAME):
+        key = alice.primary + alice.on_self(kind, hashed=flags) + alice.name()
+        yield vector(f"{kind:#x} behind the key", alice, key, good=False)
+        yield vector(
+            f"{kind:#x} behind a subkey", alice, bare + alice.on_subkey(sub, kind, hashed=flags), good=False
+        )
+    for kind in (0x18, DIRECT, 0x00, 0x50):
+        yield vector(
+            f"{kind:#x} behind a name", alice, own + alice.on_name(NAME, kind, hashed=flags), good=False
+        )
 
 
 def _validity(alice: Author, sub: Author) -> Iterator[Vector]:
