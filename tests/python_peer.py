@@ -1,13 +1,14 @@
 """The aiortc example as a process, also on a machine with nothing but loopback.
 
-Arguments: a url and a namespace for one link; only a url, and it links for each line of input, which has what
-it says, and options. It prints what it hears.
+Arguments: a url and a namespace for one link. Without, it links for each line of input, which has the server,
+what it says, and options. It prints what it hears. PEER_STACK names what is imported in place of aiortc.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import json
 import os
 import runpy
@@ -60,32 +61,34 @@ def aiortc_peer(url: str, namespace: str) -> Iterator[Process]:
             process.kill()
 
 
-async def link_for_each_line(example: dict[str, Any], url: str, **common: Any) -> None:
+async def link_for_each_line(example: dict[str, Any], **common: Any) -> None:
     async with asyncio.TaskGroup() as links:
         while line := await asyncio.to_thread(sys.stdin.readline):
-            links.create_task(link(example, url, **common, **json.loads(line)))
+            links.create_task(link(example, **common, **json.loads(line)))
 
 
-async def link(example: dict[str, Any], url: str, *, says: str, **options: Any) -> None:
+async def link(example: dict[str, Any], *, server: str, says: str, **options: Any) -> None:
     peer = example["Peer"]([], partial(print, flush=True))
     callbacks = {"offer": peer.offer, "answer": peer.answer, "link": peer.link}
-    await example["connect_async"](url, **callbacks, **options)
-    while peer.channel.readyState == "open":
+    await example["connect_async"](server, **callbacks, **options)
+    for _ in range(100):
         peer.channel.send(says)
         await asyncio.sleep(0.1)
 
 
-def main(url: str, *namespace: str) -> None:
+def main(*arguments: str) -> None:
     import aioice.ice
+
+    sys.modules["aiortc"] = importlib.import_module(os.environ.get("PEER_STACK", "aiortc"))
 
     if not aioice.ice.get_host_addresses(True, True):  # it leaves loopback out, and there may be nothing else
         aioice.ice.get_host_addresses = lambda use_ipv4, use_ipv6: ["127.0.0.1"]
     example = runpy.run_path(str(ROOT / "docs/examples/aiortc_peer.py"))
     key = os.environ.get("PEER_KEY")
     with OpenpgpSigner(key) if key else contextlib.nullcontext() as signer:
-        run = example["main"] if namespace else partial(link_for_each_line, example)
+        run = example["main"] if arguments else partial(link_for_each_line, example)
         with contextlib.suppress(KeyboardInterrupt):
-            asyncio.run(run(url, *namespace, signer=signer))
+            asyncio.run(run(*arguments, signer=signer))
 
 
 if __name__ == "__main__":

@@ -39,13 +39,13 @@ const tab = {
     tab.meeting.catch(() => {});
   },
 
-  async search(kind, options) {
+  async search(kind, options, at = server) {
     const { states, pauses } = tab; // a state that comes after a reset is not the next test's
     const onstate = (state, why) => {
       states.push(state);
       if (state === "paused") pauses.push({ type: why.type, status: why.status, retryAfter: why.retryAfter });
     };
-    const link = await spacerift.connect(server, { Peer: PEERS[kind], signal: tab.abort.signal, onstate, ...options });
+    const link = await spacerift.connect(at, { Peer: PEERS[kind], signal: tab.abort.signal, onstate, ...options });
     tab.link = link;
     tab.links.push(link);
     if (link.channel) link.channel.onmessage = ({ data }) => tab.heard.push(data);
