@@ -150,7 +150,7 @@ class Player:
 
 def own_url() -> str:
     prefix = current_app.extensions["spacerift"].settings.url_prefix or ""
-    return f"http://127.0.0.1:{os.environ.get('PORT', '8000')}{prefix}/"
+    return f"http://127.0.0.1:{os.environ.get('PORT') or '8000'}{prefix}/"
 
 
 def _why(error: SpaceriftError) -> str:

@@ -21,6 +21,7 @@ const WORDS = {
   answering: ["Someone is here.", "They waited longer, so you answer their offer."],
   connecting: ["Opening the link…", "The server is done. The two browsers are trying to reach each other."],
   linked: ["You are linked with a stranger.", "You talk directly, and encrypted."],
+  interrupted: ["The link is interrupted.", "Both browsers are looking for a new way to each other. It goes on by itself."],
 };
 
 /** Why there is a pause, by the error's type, and whether that needs saying again. */
@@ -88,7 +89,7 @@ async function meet() {
   view.meet.textContent = "Stop";
   view.meet.classList.add("stop");
   try {
-    const found = await connect(SERVER, { namespace: searched, signal: mine.signal, onstate: show });
+    const found = await connect(SERVER, { namespace: searched || undefined, signal: mine.signal, onstate: show });
     search = null;
     talk(found);
   } catch (error) {

@@ -1,57 +1,76 @@
 /**
  * Spacerift: link two browsers over WebRTC through a server that speaks plain HTTP POST.
  *
- * A `Search` asks the server for a peer until it has a link. It makes an *end* of a link (native or simple-peer)
- * for each offer and each answer, and a *pool* (open or signed) writes what is sent and reads what comes back.
+ * A `Search` asks the server for a peer until it has a link. A `Transport` carries its requests, and a codec (open or
+ * signed) writes what is sent and reads what comes back. For each offer and each answer the search makes an *end* of a
+ * link (native or simple-peer). A `Link` is an end that is open; when its path breaks, it searches for the same peer.
  *
  *     CONNECT offer -> ANSWER                      -> linked, as the initiator
  *     CONNECT offer -> DEMOTE -> CONNECT answer -> DELIVERED   -> linked, as the responder
  *                         └----> BOUNCE new offer (we are linked with that peer, or cannot read its offer)
  *
- * Whatever else happens is an error that passes (try again, later) or one that does not (reject).
+ * All else is an error that passes (try again, later) or one that does not (reject).
  */
 
 // All in milliseconds.
 const GATHER = 1500;
-const GATHER_ANSWER = 2000; // at most, well below the server's ANSWER_TIMEOUT (5 s): a late answer is no answer
-const OPEN_WITHIN = 10_000;
+const GATHER_QUIET = 300; // what is needed has been gathered, and nothing new came for so long
+const ANSWER_WITHIN = 5000; // a server's ANSWER_TIMEOUT, if it does not tell its own
+const OPEN_WITHIN = 5000; // no link that opened took longer than 2.1 s; DTLS sends its flights again after 1 and 3 s
 const HOLD_WITHIN = 65_000; // above any sensible REQUEST_TIMEOUT; it ends requests over a line that died silently
 const DELIVER_WITHIN = 10_000; // the server answers an answer within 3 s
-const ICE_WITHIN = 3_000;
+const GATHER_LEAST = 100; // of an answer that comes late already
+const FAR = 20; // to the server and back; from there on, our checks begin as late as the other side's
+const CLOCK_SAME = 1000;
+const SIGN_WITHIN = 10_000;
+const ICE_WITHIN = 3000;
+const ICE_AGAIN_WITHIN = 2000; // a limit of `GET /ice` is over by then
 const ICE_FRESH = 5 * 60_000; // TURN credentials are short-lived
-const BRISK = 1_000; // a reply sooner than this means that nobody was waited for
+const PREPARED_FRESH = 60_000; // an offer that waits for a click keeps ports open, at a TURN server too
+const BRISK = 1000; // a reply sooner than this means that nobody was waited for
 const BACKOFF = 500; // doubles with every failure in a row …
 const BACKOFF_MOST = 15_000; // … up to this; a person may be looking on
+const RESUME = 60_000;
+const LOST_AFTER = 3000; // without a way to the other side; until then it often comes back by itself
+const RESUME_HOLD = 5000; // a request that waits over a broken path would not notice that there is a new one
+const LISTEN_EVERY = 2000;
+const SILENT_AFTER = 8000; // browsers ask each other every 5 s at the latest whether they are there
+const GOODBYE_WITHIN = 1000;
 const NAMESPACE_FRESH = 50 * 60_000; // the server takes a SIGNED_NAMESPACE for an hour; clocks differ
 const SERVER_CLOCK = 60_000;
 const PEER_CLOCK = 5 * 60_000; // two clocks, each a minute off the server's, and the time the offer was held
 
 const REPEATS = 3; // of an answer whose reply was lost, or that was not taken
 const SOON = 2; // seconds; by then an answer that was not taken may be taken still
+const UNHEARD_MOST = 3; // requests to a server that never gave a reply that this page may read
 /** @type {RequestInit} */
 const ANONYMOUS = { cache: "no-store", credentials: "omit" };
 const PASSING = [0, 297, 298, 299, 408, 429]; // 0: no reply, or no link; 408 and 429 may come from a proxy
+const FINAL = ["NO_WEBRTC", "SIGNER"]; // of those that have no status
 
 /**
  * @typedef {{ type: "offer" | "answer", sdp: string, id?: string }} Signal simple-peer's own form, and a page's id
  * @typedef {Record<string, unknown> & { TYPE?: string, NONCE?: string }} Reply
  * @typedef {{ TYPE: "CONNECT" | "BOUNCE", NONCE?: string, SIGNAL: string }} Message
  * @typedef {{ text: string, fingerprint: string }} Verified
- * @typedef {"gathering" | "waiting" | "answering" | "connecting" | "linked" | "paused"} State
+ * @typedef {"gathering" | "waiting" | "answering" | "connecting" | "linked" | "paused" | "interrupted"} State
+ * @typedef {{ host: number, srflx: number, relay: number, mapping: "none" | "one port" | "several ports" }} Candidates
+ *   how many of each kind a signal has, and by how many ports of one address its side is seen from outside
  */
 
 /**
  * @typedef {object} Signer see signers.js
  * @property {string} fingerprint of the primary key, in hexadecimal
  * @property {() => string | Promise<string>} publicKey armored
- * @property {(text: string) => Promise<string>} sign gives an armored attached message
- * @property {(message: string, publicKey: string, options?: { pinned?: boolean }) => Promise<Verified>} verify
- *   rejects what does not hold; `pinned`: with exactly this key, whomever else we trust
+ * @property {(text: string, options?: { date?: Date }) => Promise<string>} sign gives an armored attached message;
+ *   `date`: the time by the server's clock
+ * @property {(message: string, publicKey: string, options?: { pinned?: boolean, date?: Date }) => Promise<Verified>}
+ *   verify rejects what does not hold; `pinned`: with exactly this key, whomever else we trust
  */
 
 /**
  * @typedef {object} SimplePeer what is used of it, in version 9 and 10
- * @property {(signal: Signal) => void} signal
+ * @property {(signal: Signal | { type: "candidate", candidate: RTCIceCandidateInit }) => void} signal
  * @property {(event: string, listener: (value: any) => void) => unknown} on
  * @property {(event: string, listener: (value: any) => void) => unknown} once
  * @property {() => void} destroy
@@ -60,7 +79,7 @@ const PASSING = [0, 297, 298, 299, 408, 429]; // 0: no reply, or no link; 408 an
 
 /**
  * @typedef {object} Options
- * @property {string} [namespace] the pool to meet in; none is the default pool
+ * @property {string} [namespace] the room to meet in; without it, the default pool
  * @property {any} [Peer] the SimplePeer class; by default, the browser's own RTCPeerConnection
  * @property {RTCConfiguration} [rtc] `iceServers` come from the server's `GET /ice` if not given here
  * @property {number} [gather] ms; the signal is sent with the candidates that have been gathered by then
@@ -69,7 +88,10 @@ const PASSING = [0, 297, 298, 299, 408, 429]; // 0: no reply, or no link; 408 an
  * @property {Signer} [signer] meet signed peers only
  * @property {string} [serverKey] armored; refuse replies that this key has not signed (needs `signer`)
  * @property {(offer: Signal) => boolean | Promise<boolean>} [met] true: we have this peer, another one, please
- * @property {boolean} [retry] go on after whatever may pass; true by default
+ * @property {boolean} [rematch] where nobody new waits, meet a peer that this page was linked with; by default true
+ *   with a namespace
+ * @property {number} [resume] ms; a link whose path breaks is made again with the same peer for so long; 0: never
+ * @property {boolean} [retry] go on after errors that may pass; true by default
  * @property {AbortSignal} [signal] gives up, and leaves the pool at once
  * @property {(state: State, why?: SpaceriftError) => void} [onstate] `why`: "paused" has the reason, with the
  *   seconds until it goes on as `retryAfter`
@@ -77,55 +99,29 @@ const PASSING = [0, 297, 298, 299, 408, 429]; // 0: no reply, or no link; 408 an
  * @property {any} [wrtc] outside a browser: an object with `RTCPeerConnection` and its kin
  */
 
-/** Why there is no link. `type` is the server's, or our own NETWORK, LINK_LOST, BAD_SIGNAL, BAD_REPLY or UNTRUSTED. */
+/**
+ * Why there is no link. `type` is the server's, or our own NETWORK, LINK_LOST, BAD_SIGNAL, BAD_REPLY, UNTRUSTED,
+ * SIGNER or NO_WEBRTC.
+ */
 export class SpaceriftError extends Error {
   /**
    * @param {string} type
    * @param {string} message
-   * @param {{ status?: number, retryAfter?: number, cause?: unknown }} [more] `retryAfter` in seconds
+   * @param {{ status?: number, retryAfter?: number, cause?: unknown, hint?: string,
+   *   candidates?: { ours: Candidates, theirs: Candidates } }} [more] `retryAfter` in seconds
    */
-  constructor(type, message, { status = 0, retryAfter, cause } = {}) {
+  constructor(type, message, { status = 0, retryAfter, cause, hint, candidates } = {}) {
     super(message, { cause });
     this.name = "SpaceriftError";
     this.type = type;
     this.status = status;
     this.retryAfter = retryAfter;
+    /** What a person may do about it: a sentence, which is the end of the message, too. */
+    this.hint = hint;
+    /** LINK_LOST: the candidates that the two signals had. */
+    this.candidates = candidates;
   }
 }
-
-/** An open link with another peer. */
-export class Link {
-  /**
-   * @param {NativeEnd | SimplePeerEnd} end
-   * @param {{ role: "initiator" | "responder", remoteId?: string, remoteKey?: string }} about
-   */
-  constructor(end, { role, remoteId, remoteKey }) {
-    this.role = role;
-    /** @type {any} an RTCPeerConnection or a SimplePeer */
-    this.peer = end.peer;
-    /** The open data channel of a native peer. */
-    this.channel = /** @type {RTCDataChannel} */ (end.channel);
-    /** The other side's streams. */
-    this.streams = end.streams;
-    /** The verified fingerprint of the other peer's key, in a signed pool. */
-    this.remoteKey = remoteKey;
-    this.remoteId = remoteId;
-    /** Resolves when the link is over, whoever ended it. */
-    this.closed = end.closed;
-    /** Ends the link. */
-    this.close = () => end.close();
-    links.add(this);
-    end.closed.then(() => links.delete(this));
-  }
-}
-
-/** @type {Set<Link>} the open links of this page */
-const links = new Set();
-const pageId = randomText();
-const pageFingerprint = randomText();
-
-// A closed tab would else leave the other side waiting, in Chromium for 15 s, until its own checks fail.
-globalThis.addEventListener?.("pagehide", ({ persisted }) => persisted || links.forEach(link => link.close()));
 
 /**
  * Links with another peer.
@@ -135,27 +131,67 @@ globalThis.addEventListener?.("pagehide", ({ persisted }) => persisted || links.
  * @returns {Promise<Link>} rejects with a SpaceriftError, or with the reason of `options.signal`
  */
 export async function connect(url, options = {}) {
-  const search = new Search(new URL(url, globalThis.document?.baseURI), options);
-  const link = search.run();
+  const server = absolute(url);
+  const search = new Search(server, options, { prepared: takePrepared(server, options) });
+  const link = search.run().then(meeting => new Link(meeting, search));
   link.then(link => search.signal.aborted && link.close(), () => {});
   return unlessAborted(search.signal, link); // at once, whatever it waits for
 }
 
-/** The way from a URL to a link: the exchange, with all its detours. */
-class Search {
-  #failures = 0; // in a row
+/**
+ * Begins, before a person asks for a link, what takes the longest: the ICE servers and the candidates of an offer.
+ * The next `connect` with the same URL, `Peer`, `rtc` and `wrtc` uses them, if it comes within a minute.
+ *
+ * @param {string | URL} url
+ * @param {Options} [options]
+ */
+export function prepare(url, options = {}) {
+  prepared?.drop();
+  const { fetch } = options;
+  const signal = new AbortController().signal;
+  const transport = new Transport(absolute(url), new OpenCodec(""), { fetch, signal, rematch: false });
+  const ends = new Ends(options, transport);
+  const made = ends.offer();
+  const keep = () => {
+    clearTimeout(timer);
+    wakeUps.delete(wake);
+    prepared = undefined;
+  };
+  const drop = () => {
+    keep();
+    made.then(({ end }) => end.close(), () => {});
+  };
+  const wake = (/** @type {string} */ why) => why === "online" && drop(); // its addresses may be of another network
+  const timer = setTimeout(drop, PREPARED_FRESH);
+  wakeUps.add(wake);
+  made.catch(() => {}); // connect tries again, and tells
+  prepared = { key: keyOf(absolute(url), options), options, ends, made, drop, keep };
+}
 
-  /** @param {URL} url @param {Options} options */
-  constructor(url, options) {
-    const { namespace = "", signer, serverKey } = options;
+/** The way from a URL to an open link: the exchange, with all its detours. */
+class Search {
+  #losses = 0; // links that did not open
+
+  /**
+   * @param {URL} url
+   * @param {Options} options
+   * @param {{ prepared?: Prepared, former?: Former }} [more] `former`: look for this very peer
+   */
+  constructor(url, options, { prepared, former } = {}) {
+    const { namespace, signer, serverKey } = options;
+    if (namespace === "") throw hinted("BAD_REQUEST", "The namespace is empty.", EMPTY_NAMESPACE);
     if (serverKey && !signer) throw new TypeError("serverKey needs a signer, which verifies with it");
     this.url = url;
     this.options = options;
     this.signal = options.signal ?? new AbortController().signal;
-    this.fetch = options.fetch ?? globalThis.fetch.bind(globalThis);
     this.met = options.met ?? isKnown;
-    this.pool = signer ? new SignedPool(namespace, signer, serverKey) : new OpenPool(namespace);
-    this.fingerprint = "";
+    this.rematch = options.rematch ?? Boolean(namespace);
+    this.former = former;
+    this.backoff = new Backoff(former ? BACKOFF : BACKOFF_MOST); // there is little time to resume
+    const codec = signer ? new SignedCodec(namespace ?? "", signer, serverKey) : new OpenCodec(namespace ?? "");
+    this.transport = new Transport(url, codec, { fetch: options.fetch, signal: this.signal, rematch: this.rematch });
+    this.ends = new Ends(options, this.transport, former?.certificates ?? prepared?.ends.certificates);
+    this.prepared = prepared?.made;
   }
 
   /** @param {State} state @param {SpaceriftError} [why] */
@@ -163,18 +199,26 @@ class Search {
     if (!this.signal.aborted) this.options.onstate?.(state, why);
   }
 
+  /** @returns {Promise<Meeting>} */
   async run() {
     const { fingerprint = pageFingerprint, retry = true } = this.options;
-    this.signal.throwIfAborted();
-    this.fingerprint = typeof fingerprint === "function" ? await fingerprint() : fingerprint;
-    this.signal.throwIfAborted();
+    const ask = async () => (typeof fingerprint === "function" ? fingerprint() : fingerprint);
+    checkAborted(this.signal);
+    this.transport.fingerprint = await ask();
     for (;;) {
       const startedAt = Date.now();
       try {
+        checkAborted(this.signal);
         return await this.attempt();
       } catch (error) {
-        this.signal.throwIfAborted();
-        if (!retry || !passes(error)) throw error;
+        checkAborted(this.signal);
+        if (!retry || !passes(error) || this.transport.isUnheard) throw error;
+        if (error.type === "LINK_LOST") {
+          this.#losses++;
+          // The server takes the two for linked. In a room they shall try again, perhaps with the roles changed.
+          if (this.rematch && fingerprint === pageFingerprint) renewPageFingerprint(this.transport.fingerprint);
+          if (this.rematch) this.transport.fingerprint = await ask();
+        }
         await this.pause(error, Date.now() - startedAt);
       }
     }
@@ -183,7 +227,7 @@ class Search {
   /** Both sides begin as initiators; the server demotes one. */
   async attempt() {
     let outcome = await this.offer();
-    while (!(outcome instanceof Link)) outcome = await this.respond(outcome);
+    while (!(outcome instanceof Meeting)) outcome = await this.respond(outcome);
     return outcome;
   }
 
@@ -191,16 +235,22 @@ class Search {
    * Offers a link, and waits in the pool for its answer.
    *
    * @param {string} [bounced] the NONCE of an offer that we do not want
-   * @returns {Promise<Link | Reply>} a link, or the DEMOTE that came in its place
+   * @returns {Promise<Meeting | Reply>} an open link, or the DEMOTE that came in its place
    */
   async offer(bounced) {
     this.state("gathering");
-    const end = await this.end(true);
+    const early = this.prepared?.catch(() => this.ends.offer());
+    this.prepared = undefined;
+    const { end, signal } = await (early ?? this.ends.offer());
     try {
-      const message = this.message(bounced ? "BOUNCE" : "CONNECT", await end.signal(), bounced);
+      checkAborted(this.signal);
+      this.former?.checkOwn(signal);
+      const message = messageOf(bounced ? "BOUNCE" : "CONNECT", signal, bounced);
       this.state("waiting");
-      const reply = await this.post(message, HOLD_WITHIN);
-      if (reply.TYPE === "ANSWER") return await this.accept(end, reply);
+      // Two that resume must not ask anew in step.
+      const ms = this.former ? RESUME_HOLD * (0.8 + 0.4 * Math.random()) : HOLD_WITHIN;
+      const reply = await this.transport.post(message, ms);
+      if (reply.TYPE === "ANSWER") return await this.accept(end, signal, reply);
       if (!isDemote(reply)) throw badReply(reply);
       end.close(); // the offer is dropped: ours is the other one now
       return reply;
@@ -210,49 +260,278 @@ class Search {
     }
   }
 
-  /** @param {NativeEnd | SimplePeerEnd} end @param {Reply} reply */
-  async accept(end, reply) {
-    const { signal, remoteKey } = await this.read(reply, "answer");
-    this.state("connecting");
-    const accepted = end.accept(signal).catch(error => {
+  /** @param {End} end @param {Signal} ours @param {Reply} reply @returns {Promise<Meeting>} */
+  async accept(end, ours, reply) {
+    const { signal: theirs, remoteKey } = await this.transport.read(reply, "answer");
+    if (this.former && !this.former.is(theirs, remoteKey)) throw badSignal();
+    const accepted = end.accept(theirs).catch(error => {
       throw badSignal(error);
     });
-    accepted.catch(() => {}); // if the race below ends without it
-    // On a busy page the link may be open before we hear that the answer was taken, and the other side's first
-    // words would find no listener.
-    await Promise.race([accepted, end.opened]);
-    return this.linked(end, { role: "initiator", remoteId: signal.id, remoteKey });
+    return this.opened(new Meeting("initiator", { end, ours, theirs, remoteKey }), accepted);
   }
 
   /**
    * Answers the offer of a DEMOTE, or bounces it.
    *
    * @param {Reply} demote
-   * @returns {Promise<Link | Reply>} a link, or another DEMOTE: that peer had gone, or was bounced
+   * @returns {Promise<Meeting | Reply>} an open link, or another DEMOTE: that peer had gone, or was bounced
    */
   async respond(demote) {
+    const until = Date.now() + seconds(demote.ANSWER_WITHIN, ANSWER_WITHIN);
     this.state("answering");
-    const offer = await this.read(demote, "offer").catch(() => null);
-    if (!offer || (await this.met(offer.signal))) return this.offer(demote.NONCE);
-    const end = await this.end(false);
+    const offer = await this.transport.read(demote, "offer").catch(nullUnlessFinal);
+    if (!offer || !(await this.wants(offer))) return this.offer(demote.NONCE);
+    const { signal: theirs, remoteKey } = offer;
+    const end = await this.ends.make(false, until);
     try {
-      const answer = await end.signal(offer.signal).catch(() => null);
-      this.signal.throwIfAborted();
-      if (!answer) {
+      const ours = await end.signal(theirs).catch(nullUnlessFinal);
+      checkAborted(this.signal);
+      if (!ours) {
         end.close();
         return await this.offer(demote.NONCE);
       }
-      const reply = await this.deliver(end, this.message("CONNECT", answer, demote.NONCE));
+      this.former?.checkOwn(ours);
+      const reply = await this.transport.deliver(messageOf("CONNECT", ours, demote.NONCE), end);
       if (isDemote(reply)) {
         end.close();
         return reply;
       }
       if (reply.TYPE !== "DELIVERED") throw badReply(reply);
-      this.state("connecting");
-      return await this.linked(end, { role: "responder", remoteId: offer.signal.id, remoteKey: offer.remoteKey });
+      return await this.opened(new Meeting("responder", { end, ours, theirs, remoteKey }));
     } catch (error) {
       end.close();
       throw error;
+    }
+  }
+
+  /** @param {{ signal: Signal, remoteKey?: string }} offer whether to answer it */
+  async wants({ signal, remoteKey }) {
+    return this.former ? this.former.is(signal, remoteKey) : !(await this.met(signal));
+  }
+
+  /**
+   * Waits until the link is open. On a busy page that may be before we hear that the answer was taken.
+   *
+   * @param {Meeting} meeting
+   * @param {Promise<void>} [accepted]
+   * @returns {Promise<Meeting>}
+   */
+  async opened(meeting, accepted = Promise.resolve()) {
+    this.state("connecting");
+    const lost = () => {
+      throw linkLost(meeting, this.#losses, this.ends.hasIceServers);
+    };
+    const open = meeting.end.opened.catch(lost);
+    await within(OPEN_WITHIN, this.signal, Promise.race([accepted.then(() => open), open]), lost);
+    return meeting;
+  }
+
+  /** @param {SpaceriftError} error @param {number} took ms */
+  async pause(error, took) {
+    const { type, message, cause } = error;
+    const ms = this.backoff.after(error, took);
+    this.state("paused", new SpaceriftError(type, message, { ...error, cause, retryAfter: ms / 1000 }));
+    await delay(ms, this.signal, { wakes: type === "NETWORK" });
+  }
+}
+
+/**
+ * How long to wait: as long as the server says, and a random part of a window that doubles with every failure in a
+ * row. Peers that lost the same server must not come back as one.
+ */
+class Backoff {
+  #failures = 0;
+
+  /** @param {number} most ms, of the window */
+  constructor(most) {
+    this.most = most;
+  }
+
+  /** @param {SpaceriftError} error @param {number} took ms @returns {number} ms */
+  after({ type, status, retryAfter }, took) {
+    const isPatient = (status === 298 || status === 299) && took >= BRISK;
+    const isWoken = type === "NETWORK" && retryAfter === 0;
+    this.#failures = isPatient || isWoken ? 0 : this.#failures + 1;
+    const window = this.#failures && Math.min(this.most, BACKOFF * 2 ** (this.#failures - 1));
+    return (retryAfter ?? 0) * 1000 + Math.random() * window;
+  }
+}
+
+/** Two signals that fit, and our end of the link that they make. */
+class Meeting {
+  /**
+   * @param {"initiator" | "responder"} role
+   * @param {{ end: End, ours: Signal, theirs: Signal, remoteKey?: string }} about
+   */
+  constructor(role, { end, ours, theirs, remoteKey }) {
+    this.role = role;
+    this.end = end;
+    this.ours = ours;
+    this.theirs = theirs;
+    this.remoteKey = remoteKey;
+  }
+}
+
+/** A peer that we were linked with: how to find it and how to know it again. */
+class Former {
+  /** @param {Meeting} meeting @param {Certificates} [certificates] */
+  constructor({ ours, theirs, remoteKey }, certificates) {
+    this.ours = dtlsFingerprint(ours.sdp);
+    this.theirs = dtlsFingerprint(theirs.sdp);
+    this.remoteKey = remoteKey;
+    this.certificates = certificates;
+  }
+
+  /** The namespace that only the two can name, or nothing if they cannot be known by their certificates. */
+  get room() {
+    return this.ours && this.theirs ? `resume:${[this.ours, this.theirs].sort().join("")}` : "";
+  }
+
+  /** @param {Signal} signal @param {string} [remoteKey] */
+  is({ sdp }, remoteKey) {
+    return dtlsFingerprint(sdp) === this.theirs && isSameKey(remoteKey, this.remoteKey);
+  }
+
+  /** @param {Signal} signal our own */
+  checkOwn({ sdp }) {
+    if (dtlsFingerprint(sdp) === this.ours) return;
+    throw new SpaceriftError("NO_WEBRTC", "This WebRTC keeps no certificate, and so no link can be made again.");
+  }
+}
+
+/** How one search speaks with its server. */
+class Transport {
+  fingerprint = "";
+  #unheard = 0;
+
+  /**
+   * @param {URL} url
+   * @param {OpenCodec | SignedCodec} codec
+   * @param {{ fetch?: typeof globalThis.fetch, signal: AbortSignal, rematch: boolean }} options
+   */
+  constructor(url, codec, { fetch = globalThis.fetch.bind(globalThis), signal, rematch }) {
+    this.url = url;
+    this.codec = codec;
+    this.fetch = fetch;
+    this.signal = signal;
+    this.rematch = rematch;
+  }
+
+  /** Nothing that this page may read ever came from there, and it was asked often enough. */
+  get isUnheard() {
+    return this.#unheard >= UNHEARD_MOST && !heard.has(rootOf(this.url));
+  }
+
+  iceServers() {
+    return knownIceServers(this.url, this.fetch);
+  }
+
+  /** In ms, to the server and back; 0 while it is not known. */
+  get roundTrip() {
+    return roundTrips.get(rootOf(this.url)) ?? 0;
+  }
+
+  /**
+   * One request and its reply.
+   *
+   * @param {Message} message
+   * @param {number} ms
+   * @param {() => void} [sending] called when it is signed and about to be sent
+   * @returns {Promise<Reply>} a reply of status 200, checked
+   */
+  async post(message, ms, sending = () => {}) {
+    for (let isFirst = true; ; isFirst = false) {
+      const parameters = await this.codec.write(message);
+      sending();
+      const more = given({ FINGERPRINT: this.fingerprint, REMATCH: this.rematch ? "1" : "" });
+      const { status, reply } = await this.#request({ ...parameters, ...more }, ms);
+      // By status, never by `ok`: 297, 298 and 299 are as good as 200 to a browser.
+      if (status === 200) {
+        await this.codec.check(reply, message);
+        return reply;
+      }
+      const isCorrected = isFirst && status === 403 && this.codec.setClock(reply.TIME);
+      if (!isCorrected) throw refusal(status, reply);
+    }
+  }
+
+  /**
+   * Posts an answer, again if no reply comes (the server knows a repeated one) or if it is told to ask again soon.
+   * The link may open before we hear DELIVERED: then it was delivered.
+   *
+   * Our checks begin when the answer is with the server, half a round trip after it was sent. The other side begins a
+   * little later, once it has the answer. Behind a NAT that is open to all, its own packet must be on the way before
+   * ours comes in, or the NAT takes the port for ours; and the other way round. See docs/nat.md.
+   *
+   * @param {Message} message
+   * @param {End} end
+   * @returns {Promise<Reply>}
+   */
+  async deliver(message, end) {
+    const reply = this.#postAgain(message, end);
+    reply.catch(error => error?.type === "UNTRUSTED" && end.close());
+    reply.then(() => end.begin(), () => {});
+    const opened = end.opened.then(() => ({ TYPE: "DELIVERED" }));
+    return Promise.race([reply, opened.catch(() => reply)]);
+  }
+
+  /** @param {Message} message @param {End} end @returns {Promise<Reply>} */
+  async #postAgain(message, end) {
+    for (let repeat = 0; ; repeat++) {
+      try {
+        return await this.post(message, DELIVER_WITHIN, () => setTimeout(() => end.begin(), this.roundTrip / 2));
+      } catch (error) {
+        const after = retryAnswerAfter(error);
+        if (after === undefined || repeat >= REPEATS) throw error;
+        await delay(after * 1000 + Math.random() * BACKOFF * 2 ** repeat, this.signal);
+        if (end.isOpen) return { TYPE: "DELIVERED" }; // it was, as we see
+      }
+    }
+  }
+
+  /**
+   * It never costs a preflight (a form, no header of our own). It is a plain fetch without `keepalive`, so that the
+   * browser ends it when the page is left. Some proxies do not tell the server, so a LEAVE does.
+   *
+   * @param {Record<string, string>} parameters
+   * @param {number} ms
+   * @returns {Promise<{ status: number, reply: Reply }>}
+   */
+  async #request(parameters, ms) {
+    checkAborted(this.signal);
+    const REQUEST = randomText();
+    const ended = new AbortController();
+    let isWoken = false;
+    const leave = () => {
+      ended.abort();
+      sayLeave(this.url, given({ TYPE: "LEAVE", REQUEST, FINGERPRINT: this.fingerprint }), this.fetch);
+    };
+    const wake = (/** @type {string} */ why) => {
+      if (why !== "online") return; // a line that sleeps may be as good as ever
+      isWoken = true;
+      leave();
+    };
+    const timer = setTimeout(leave, ms);
+    this.signal.addEventListener("abort", leave);
+    wakeUps.add(wake);
+    inFlight.add(leave);
+    try {
+      const body = new URLSearchParams({ ...parameters, REQUEST });
+      const asked = this.fetch(this.url, { ...ANONYMOUS, method: "POST", body, signal: ended.signal });
+      const response = await timed(this.url, asked);
+      const { status, reply } = await readJson(response);
+      if (reply.TYPE) heard.add(rootOf(this.url));
+      return { status, reply };
+    } catch (error) {
+      checkAborted(this.signal);
+      const isHeard = heard.has(rootOf(this.url));
+      if (!isHeard && isOnline() && !isWoken) this.#unheard++;
+      throw networkError(error, { isHeard, retryAfter: isWoken ? 0 : undefined });
+    } finally {
+      clearTimeout(timer);
+      this.signal.removeEventListener("abort", leave);
+      wakeUps.delete(wake);
+      inFlight.delete(leave);
     }
   }
 
@@ -263,134 +542,24 @@ class Search {
    */
   async read(reply, type) {
     try {
-      const { signal, remoteKey } = await this.pool.read(reply);
+      const { signal, remoteKey } = await this.codec.read(reply);
       return { signal: readSignal(signal, type), remoteKey };
     } catch (error) {
-      throw badSignal(error);
+      throw isFinal(error) ? error : badSignal(error);
     }
-  }
-
-  /**
-   * Delivers an answer. The link may open before we hear DELIVERED: then it was delivered, and what the other side
-   * says at once must find a listener.
-   *
-   * @param {NativeEnd | SimplePeerEnd} end
-   * @param {Message} message
-   * @returns {Promise<Reply>}
-   */
-  async deliver(end, message) {
-    const reply = this.postAgain(end, message);
-    reply.catch(error => error?.type === "UNTRUSTED" && end.close());
-    const opened = end.opened.then(() => ({ TYPE: "DELIVERED" }));
-    return Promise.race([reply, opened.catch(() => reply)]);
-  }
-
-  /**
-   * Posts an answer, again if no reply comes (the server knows a repeated one) or if it is told to ask again soon.
-   *
-   * @param {NativeEnd | SimplePeerEnd} end
-   * @param {Message} message
-   * @returns {Promise<Reply>}
-   */
-  async postAgain(end, message) {
-    for (let repeat = 0; ; repeat++) {
-      try {
-        return await this.post(message, DELIVER_WITHIN);
-      } catch (error) {
-        const seconds = retryAnswerAfter(error);
-        if (seconds === undefined || repeat >= REPEATS) throw error;
-        await delay(seconds * 1000 + Math.random() * BACKOFF * 2 ** repeat, this.signal);
-        if (end.isOpen) return { TYPE: "DELIVERED" }; // it was, as we see
-      }
-    }
-  }
-
-  /** @param {NativeEnd | SimplePeerEnd} end @param {ConstructorParameters<typeof Link>[1]} about */
-  async linked(end, about) {
-    await within(OPEN_WITHIN, this.signal, end.opened, () => {
-      throw linkLost();
-    });
-    const link = new Link(end, about);
-    this.state("linked");
-    return link;
-  }
-
-  /** @param {Message["TYPE"]} TYPE @param {Signal} signal @param {string} [NONCE] @returns {Message} */
-  message(TYPE, { type, sdp }, NONCE) {
-    return { TYPE, NONCE, SIGNAL: JSON.stringify({ type, sdp, id: pageId }) };
-  }
-
-  /**
-   * One request and its reply.
-   *
-   * It never costs a preflight (a form, no header of our own), and is a plain fetch without `keepalive`, so that the
-   * browser ends it when the page is left: the peer is out of the pool at once.
-   *
-   * @param {Message} message
-   * @param {number} ms
-   * @returns {Promise<Reply>} a reply of status 200, checked
-   */
-  async post(message, ms) {
-    const parameters = await this.pool.write(message);
-    if (this.fingerprint) parameters.FINGERPRINT = this.fingerprint;
-    const { status, reply } = await this.request(new URLSearchParams(parameters), ms);
-    // By status, never by `ok`: 297, 298 and 299 are as good as 200 to a browser.
-    if (status !== 200) throw refusal(status, reply);
-    await this.pool.check(reply, message);
-    return reply;
-  }
-
-  /** @param {URLSearchParams} body @param {number} ms @returns {Promise<{ status: number, reply: Reply }>} */
-  async request(body, ms) {
-    try {
-      const signal = AbortSignal.any([this.signal, AbortSignal.timeout(ms)]);
-      const response = await this.fetch(this.url, { ...ANONYMOUS, method: "POST", body, signal });
-      const reply = await response.json().catch(error => {
-        if (error instanceof SyntaxError) return {}; // a proxy's page
-        throw error;
-      });
-      return { status: response.status, reply: Object(reply) };
-    } catch (error) {
-      this.signal.throwIfAborted();
-      throw new SpaceriftError("NETWORK", "The server cannot be reached.", { cause: error });
-    }
-  }
-
-  /** @param {boolean} initiator */
-  async end(initiator) {
-    const { Peer, rtc = {}, gather = GATHER, streams = [], wrtc } = this.options;
-    const iceServers = rtc.iceServers ?? (await knownIceServers(this.url, this.fetch));
-    this.signal.throwIfAborted();
-    const isNative = !Peer || "createOffer" in Peer.prototype;
-    const End = isNative ? NativeEnd : SimplePeerEnd;
-    const most = initiator ? gather : Math.min(gather, GATHER_ANSWER);
-    const config = { ...rtc, iceServers };
-    return new End({ Peer, wrtc, config, gather: most, streams, signal: this.signal }, initiator);
-  }
-
-  /**
-   * Waits as long as the server says, and a random part of a window that doubles with every failure in a row:
-   * peers that lost the same server must not come back as one.
-   *
-   * @param {SpaceriftError} error
-   * @param {number} took ms
-   */
-  async pause(error, took) {
-    const isPatient = (error.status === 298 || error.status === 299) && took >= BRISK;
-    this.#failures = isPatient ? 0 : this.#failures + 1;
-    const window = isPatient ? 0 : Math.min(BACKOFF_MOST, BACKOFF * 2 ** (this.#failures - 1));
-    const ms = (error.retryAfter ?? 0) * 1000 + Math.random() * window;
-    const { type, message, status, cause } = error;
-    this.state("paused", new SpaceriftError(type, message, { status, retryAfter: ms / 1000, cause }));
-    await delay(ms, this.signal);
   }
 }
 
 /** How messages are written and read where nobody signs. */
-class OpenPool {
+class OpenCodec {
   /** @param {string} namespace */
   constructor(namespace) {
     this.namespace = namespace;
+  }
+
+  /** @param {unknown} time @returns {boolean} whether it changed anything */
+  setClock(time) {
+    return false;
   }
 
   /** @param {Message} message @returns {Promise<Record<string, string>>} the parameters of a request */
@@ -408,7 +577,7 @@ class OpenPool {
 }
 
 /** How messages are written and read where everybody signs. What is wrong is UNTRUSTED. */
-class SignedPool {
+class SignedCodec {
   /** @type {Map<string, string[]>} the SIGNED_SIGNALs in which a signal was sent, by the signal */
   #sent = new Map();
 
@@ -419,13 +588,28 @@ class SignedPool {
     this.serverKey = serverKey;
   }
 
+  /** The time by the server's clock, as far as we know. */
+  get now() {
+    return Date.now() + (clockOffsets.get(this.signer) ?? 0);
+  }
+
+  /** @param {unknown} time the server's, ms since 1970 @returns {boolean} whether ours was another */
+  setClock(time) {
+    if (typeof time !== "number" || Math.abs(time - this.now) < CLOCK_SAME) return false;
+    clockOffsets.set(this.signer, time - Date.now());
+    signedNamespaces.delete(this.signer); // signed at the wrong time
+    return true;
+  }
+
   /** @param {Message} message @returns {Promise<Record<string, string>>} */
   async write({ TYPE, NONCE, SIGNAL }) {
-    const text = asciiJson({ TYPE, NAMESPACE: this.namespace, NONCE, SIGNAL, TIME: Date.now() });
-    const SIGNED_SIGNAL = await this.signer.sign(text);
-    const SIGNED_NAMESPACE = await signedNamespace(this.signer, this.namespace);
+    const { signer, namespace, now } = this;
+    const text = asciiJson({ TYPE, NAMESPACE: namespace, NONCE, SIGNAL, TIME: now });
+    const SIGNED_SIGNAL = await signedBy(() => signer.sign(text, { date: new Date(now) }));
+    const SIGNED_NAMESPACE = await signedNamespace(signer, namespace, now);
+    const PUBLIC_KEY = await signedBy(() => signer.publicKey());
     this.#sent.set(SIGNAL, [...(this.#sent.get(SIGNAL) ?? []), SIGNED_SIGNAL]);
-    return given({ TYPE, NONCE, SIGNED_NAMESPACE, SIGNED_SIGNAL, PUBLIC_KEY: await this.signer.publicKey() });
+    return given({ TYPE, NONCE, SIGNED_NAMESPACE, SIGNED_SIGNAL, PUBLIC_KEY });
   }
 
   /**
@@ -446,8 +630,8 @@ class SignedPool {
     trust(nonces.includes(signed.NONCE || undefined), "the server's reply has another nonce");
     trust(hashes.includes(String(signed.SHA256).toLowerCase()), "the server's reply is about another signal");
     trust(isSameKey(signed.TO, this.signer.fingerprint), "the server's reply is for someone else");
-    trust(isNear(signed.TIME, SERVER_CLOCK), "the server's reply is not of now");
-    trust(isNew(text, signed.TIME), "the server's reply came before");
+    trust(isNear(signed.TIME, this.now, SERVER_CLOCK), "the server's reply is not of now");
+    trust(isNew(text, signed.TIME, this.now), "the server's reply came before");
   }
 
   /** @param {Reply} reply @returns {Promise<{ signal: unknown, remoteKey?: string }>} */
@@ -457,7 +641,7 @@ class SignedPool {
     const signed = parseObject(text);
     trust(isSameKey(namespace.fingerprint, fingerprint), "two keys signed it");
     trust(namespace.text === this.namespace && signed.NAMESPACE === this.namespace, "it is of another namespace");
-    trust(isNear(signed.TIME, PEER_CLOCK), "it is not of now");
+    trust(isNear(signed.TIME, this.now, PEER_CLOCK), "it is not of now");
     // An answer and a bounce name an offer, which one is the server's to know; a first offer names none.
     const isAnswer = reply.TYPE === "ANSWER";
     const hasNonce = typeof signed.NONCE === "string" && signed.NONCE !== "";
@@ -469,10 +653,61 @@ class SignedPool {
   /** @param {unknown} message @param {unknown} key @param {{ pinned?: boolean }} [options] */
   async verify(message, key, options) {
     trust(typeof message === "string" && typeof key === "string", "a signature or its key is missing");
+    const date = new Date(this.now);
+    const verified = inTime(async () => this.signer.verify(String(message), String(key), { ...options, date }));
+    return verified.catch(error => {
+      throw isFinal(error) ? error : untrusted("a signature does not hold", error);
+    });
+  }
+}
+
+/** Makes the ends of links, all with one certificate, by which the other side can know us again. */
+class Ends {
+  hasIceServers = false;
+
+  /** @param {Options} options @param {Transport} transport @param {Certificates} [certificates] */
+  constructor(options, transport, certificates) {
+    this.options = options;
+    this.transport = transport;
+    this.certificates = certificates;
+  }
+
+  /** @returns {Promise<{ end: End, signal: Signal }>} an end and its offer, with what was gathered */
+  async offer() {
+    const end = await this.make(true);
     try {
-      return await this.signer.verify(/** @type {string} */ (message), /** @type {string} */ (key), options);
+      return { end, signal: await end.signal() };
     } catch (error) {
-      throw untrusted("a signature does not hold", error);
+      end.close();
+      throw error;
+    }
+  }
+
+  /**
+   * @param {boolean} initiator
+   * @param {number} [until] when our answer must be with the server
+   * @returns {Promise<End>}
+   */
+  async make(initiator, until = Infinity) {
+    const { Peer, rtc = {}, gather = GATHER, streams = [], wrtc } = this.options;
+    const { signal } = this.transport;
+    const isNative = !Peer || "createOffer" in Peer.prototype;
+    const Connection = (isNative && Peer) || wrtc?.RTCPeerConnection || globalThis.RTCPeerConnection;
+    if (isNative && typeof Connection !== "function") throw noWebRtc();
+    this.certificates ??= ownCertificates(Connection, rtc);
+    // Half of the time is for the way to the server and back, and for a signature.
+    const most = () => Math.max(GATHER_LEAST, Math.min(gather, (until - Date.now()) / 2));
+    const known = Promise.resolve(rtc.iceServers ?? this.transport.iceServers());
+    const iceServers = await within(initiator ? 2 * ICE_WITHIN : most(), signal, known, () => []);
+    this.hasIceServers = iceServers.length > 0;
+    const config = { ...rtc, iceServers, ...(await this.certificates) };
+    checkAborted(signal);
+    const isFar = this.transport.roundTrip >= FAR;
+    const setup = { Peer, wrtc, Connection, config, gather: most(), streams, signal, isFar };
+    try {
+      return isNative ? new NativeEnd(setup, initiator) : new SimplePeerEnd(setup, initiator);
+    } catch (error) {
+      throw isWithoutWebRtc(error) ? noWebRtc(error) : closedByBrowser(error) ?? error;
     }
   }
 }
@@ -481,30 +716,109 @@ class SignedPool {
  * @typedef {object} Setup
  * @property {any} Peer
  * @property {any} wrtc
+ * @property {any} Connection the RTCPeerConnection to use
  * @property {RTCConfiguration} config
  * @property {number} gather
  * @property {MediaStream[]} streams
  * @property {AbortSignal} signal
+ * @property {boolean} isFar whether the candidates of an offer are kept until `begin`
+ *
+ * @typedef {NativeEnd | SimplePeerEnd} End
+ * @typedef {Promise<{ certificates?: RTCCertificate[] }>} Certificates
  */
 
-/** One end of a link, with the browser's own RTCPeerConnection. */
-class NativeEnd {
-  /** @type {RTCDataChannel | undefined} */ channel;
+/** What both kinds of ends have: they open or not (`opened` rejects), and are over some day. */
+class AnyEnd {
   /** @type {MediaStream[]} */ streams = [];
-  #settle = outcome();
-  opened = this.#settle.opened;
-  closed = this.#settle.closed;
+  /** @type {() => void} */ open = () => {};
+  /** @type {() => void} */ over = () => {};
+  hasFailed = false; // its path does not come back
+  isSilent = false; // nothing comes from the other side, be it that the browser has not noticed
+  /** Called when the path to the other side is lost, and when it is there again. */
+  onlost = () => {};
+  onback = () => {};
+  /** For what a page is to hear only from now on. */
+  release = () => {};
+
+  /** @type {RTCIceCandidateInit[]} of the other side, not used yet */
+  #kept = [];
+
+  /** @param {Setup} setup */
+  constructor(setup) {
+    this.setup = setup;
+    /** @type {Promise<void>} */
+    this.closed = new Promise(resolve => (this.over = resolve));
+    /** @type {Promise<void>} */
+    this.opened = new Promise((resolve, reject) => {
+      this.open = resolve;
+      this.closed.then(() => reject(new SpaceriftError("LINK_LOST", NOT_OPENED)));
+    });
+    this.opened.catch(() => {}); // nobody may be waiting for it
+  }
+
+  fail() {
+    this.hasFailed = true;
+    this.onlost();
+  }
+
+  /** @param {Signal} offer @returns {string} its SDP as it is used at once: if we are far, without its candidates */
+  setAside({ sdp }) {
+    if (!this.setup.isFar) return sdp;
+    this.#kept = candidateLines(sdp);
+    return sdp.replace(/^a=candidate:.*(\r?\n|$)/gm, "");
+  }
+
+  /** Lets the checks of the other side's candidates begin. */
+  begin() {
+    for (const candidate of this.#kept.splice(0)) this.add(candidate);
+  }
+
+  /** @param {RTCIceCandidateInit} candidate */
+  add(candidate) {}
+
+  /** @param {RTCPeerConnection} peer whose path is watched from now on */
+  watch(peer) {
+    /** @type {ReturnType<typeof setTimeout> | undefined} */
+    let timer;
+    const look = () => {
+      clearTimeout(timer);
+      if (peer.connectionState === "connected") this.onback();
+      if (peer.connectionState === "failed") this.fail();
+      // After a change of networks, it does not come back by itself.
+      const isMoved = Date.now() - lastOnline < 10 * LOST_AFTER;
+      if (peer.connectionState === "disconnected") timer = setTimeout(() => this.onlost(), isMoved ? 0 : LOST_AFTER);
+    };
+    const wake = (/** @type {string} */ why) => {
+      if (why === "online" && peer.connectionState !== "connected") this.onlost();
+    };
+    peer.addEventListener("connectionstatechange", look);
+    wakeUps.add(wake);
+    const stop = listenFor(peer, isSilent => {
+      this.isSilent = isSilent;
+      if (isSilent) this.onlost();
+      else this.onback();
+    });
+    this.closed.then(() => {
+      clearTimeout(timer);
+      wakeUps.delete(wake);
+      stop();
+    });
+  }
+}
+
+/** One end of a link, with the browser's own RTCPeerConnection. */
+class NativeEnd extends AnyEnd {
+  /** @type {RTCDataChannel | undefined} */ channel;
+  #wasOpen = false;
+  #isEnding = false; // by us
 
   /** @param {Setup} setup @param {boolean} initiator */
   constructor(setup, initiator) {
-    const Connection = setup.Peer ?? setup.wrtc?.RTCPeerConnection ?? globalThis.RTCPeerConnection;
-    this.setup = setup;
-    this.initiator = initiator;
+    super(setup);
     /** @type {RTCPeerConnection} */
-    this.peer = new Connection(setup.config);
+    this.peer = new setup.Connection(setup.config);
     this.peer.addEventListener("connectionstatechange", () => {
-      // Without a way to signal there is no second start: a failed connection is over, as it is with simple-peer.
-      if (["failed", "closed"].includes(this.peer.connectionState)) this.close();
+      if (!this.#wasOpen && ["failed", "closed"].includes(this.peer.connectionState)) this.over();
     });
     this.peer.addEventListener("track", ({ streams }) => {
       this.streams.push(...streams.filter(stream => !this.streams.includes(stream)));
@@ -517,14 +831,30 @@ class NativeEnd {
     return this.channel?.readyState === "open";
   }
 
+  get isConnected() {
+    return this.isOpen && !this.isSilent && this.peer.connectionState === "connected";
+  }
+
   /** @param {Signal} [offer] @returns {Promise<Signal>} our offer, or our answer to theirs */
   async signal(offer) {
-    if (offer) await this.peer.setRemoteDescription({ type: "offer", sdp: offer.sdp });
-    for (const stream of this.setup.streams) for (const track of stream.getTracks()) this.peer.addTrack(track, stream);
-    await this.peer.setLocalDescription(await (offer ? this.peer.createAnswer() : this.peer.createOffer()));
-    await within(this.setup.gather, this.setup.signal, this.#gathered(), () => {});
-    const { type, sdp } = /** @type {RTCSessionDescription} */ (this.peer.localDescription);
-    return { type: /** @type {Signal["type"]} */ (type), sdp };
+    const { peer, setup } = this;
+    try {
+      if (offer) await peer.setRemoteDescription({ type: "offer", sdp: this.setAside(offer) });
+      for (const stream of setup.streams) for (const track of stream.getTracks()) peer.addTrack(track, stream);
+      const made = await (offer ? peer.createAnswer() : peer.createOffer());
+      // Some stacks gather before this resolves.
+      const set = Promise.resolve(peer.setLocalDescription(made));
+      const all = Promise.all([set, gathered(peer, setup.config)]).then(() => {});
+      await within(setup.gather, setup.signal, all, () => {});
+      return described(peer) ?? { type: offer ? "answer" : "offer", sdp: made.sdp ?? "" };
+    } catch (error) {
+      throw (this.#isEnding ? undefined : closedByBrowser(error)) ?? error;
+    }
+  }
+
+  /** @param {RTCIceCandidateInit} candidate that is of no use to us, perhaps: there are others */
+  add(candidate) {
+    void Promise.resolve(this.peer.addIceCandidate(candidate)).catch(() => {});
   }
 
   /** @param {Signal} answer */
@@ -532,42 +862,53 @@ class NativeEnd {
     await this.peer.setRemoteDescription({ type: "answer", sdp });
   }
 
+  /** Says goodbye: the channel is closed first, so that the other side knows that it is not the path that broke. */
   close() {
-    this.peer.close();
-    this.#settle.over();
+    if (this.#isEnding) return;
+    this.#isEnding = true;
+    const { channel, peer } = this;
+    const isHeard = this.isOpen && !isUnloading;
+    channel?.close();
+    if (isHeard) {
+      const timer = setTimeout(() => peer.close(), GOODBYE_WITHIN); // what was sent before goes first
+      channel?.addEventListener("close", () => (clearTimeout(timer), peer.close()));
+    } else {
+      peer.close();
+    }
+    this.over();
   }
 
   /** @param {RTCDataChannel} channel */
   #use(channel) {
     this.channel = channel;
-    channel.addEventListener("open", this.#settle.open);
-    channel.addEventListener("close", () => this.close());
-    if (channel.readyState === "open") this.#settle.open();
+    this.release = holdMessages(channel);
+    channel.addEventListener("open", () => this.#opened());
+    channel.addEventListener("close", () => {
+      // Firefox closes it, too, when the path has failed or the network goes.
+      if (this.peer.connectionState === "failed" || !isOnline()) this.fail();
+      else this.close();
+    });
+    if (channel.readyState === "open") this.#opened();
   }
 
-  #gathered() {
-    return /** @type {Promise<void>} */ (
-      new Promise(resolve => {
-        const look = () => this.peer.iceGatheringState === "complete" && resolve();
-        this.peer.addEventListener("icegatheringstatechange", look);
-        look();
-      })
-    );
+  #opened() {
+    this.#wasOpen = true;
+    this.watch(this.peer);
+    this.open();
   }
 }
 
 /** One end of a link, with a SimplePeer that was handed in. */
-class SimplePeerEnd {
+class SimplePeerEnd extends AnyEnd {
   channel = undefined; // it keeps its channel to itself; `peer.send` and `peer.on("data")` are its way
   isOpen = false;
-  /** @type {MediaStream[]} */ streams = [];
-  #settle = outcome();
-  opened = this.#settle.opened;
-  closed = this.#settle.closed;
+  #isClosed = false;
+  /** @type {unknown} */ #error;
 
   /** @param {Setup} setup @param {boolean} initiator */
-  constructor({ Peer, wrtc, config, gather, streams, signal }, initiator) {
-    this.setup = { gather, signal };
+  constructor(setup, initiator) {
+    super(setup);
+    const { Peer, wrtc, config, gather, streams } = setup;
     // Its own default `config` would ask third parties' STUN servers: ours always names them, be it none.
     const options = { initiator, config, streams, trickle: false, iceCompleteTimeout: gather };
     /** @type {SimplePeer} */
@@ -575,22 +916,35 @@ class SimplePeerEnd {
     /** @type {Promise<Signal>} */
     this.signalled = new Promise(resolve => this.peer.once("signal", resolve));
     this.peer.on("stream", stream => this.streams.push(stream));
-    this.peer.on("error", () => this.#settle.over());
-    this.peer.once("close", () => this.#settle.over());
+    this.peer.on("error", error => this.#ended(error)); // version 10 says no "close" then
+    this.peer.once("close", () => this.#ended());
     this.peer.once("connect", () => {
       this.isOpen = true;
-      this.#settle.open();
+      if (this.peer._pc) this.watch(this.peer._pc);
+      this.open();
     });
+  }
+
+  get isConnected() {
+    return this.isOpen && !this.isSilent && this.peer._pc?.connectionState === "connected";
   }
 
   /** @param {Signal} [offer] @returns {Promise<Signal>} */
   async signal(offer) {
-    if (offer) this.peer.signal({ type: "offer", sdp: offer.sdp });
-    const signal = Promise.race([this.signalled, this.closed.then(() => Promise.reject(badSignal()))]);
-    // simple-peer's own time-out begins with the first candidate, so it needs an outer one.
-    return within(2 * this.setup.gather, this.setup.signal, signal, () => {
-      throw linkLost();
+    const { gather, signal, config } = this.setup;
+    if (offer) this.peer.signal({ type: "offer", sdp: this.setAside(offer) });
+    const { _pc } = this.peer; // it would wait for the slowest ICE server
+    const early = _pc ? gathered(_pc, config).then(() => described(_pc) ?? this.signalled) : this.signalled;
+    const ended = this.closed.then(() => Promise.reject(closedByBrowser(this.#error) ?? badSignal(this.#error)));
+    // Its own time-out begins with the first candidate, so it needs an outer one.
+    return within(2 * gather, signal, Promise.race([this.signalled, early, ended]), () => {
+      throw new SpaceriftError("LINK_LOST", NOT_OPENED);
     });
+  }
+
+  /** @param {RTCIceCandidateInit} candidate */
+  add(candidate) {
+    if (!this.#isClosed) this.peer.signal({ type: "candidate", candidate });
   }
 
   /** @param {Signal} answer */
@@ -599,85 +953,475 @@ class SimplePeerEnd {
   }
 
   close() {
+    this.#isClosed = true;
+    const { _pc } = this.peer;
     this.peer.destroy();
     // Version 10 closes its connection only in a later task, which a page that is being left does not get.
-    this.peer._pc?.close();
-    this.#settle.over();
+    if (isUnloading) _pc?.close();
+    this.over();
+  }
+
+  /** It destroys itself when its path fails, too. @param {any} [error] */
+  #ended(error) {
+    if (this.hasFailed) return;
+    this.#error ??= error;
+    const isLost = PATH_FAILED.includes(error?.code) || !isOnline();
+    if (this.isOpen && isLost && !this.#isClosed) this.fail();
+    else this.over();
+    this.isOpen = false;
   }
 }
 
-/** What becomes of an end: it opens or not (`opened` rejects), and is over some day. */
-function outcome() {
-  /** @type {() => void} */ let open = () => {};
-  /** @type {() => void} */ let close = () => {};
-  /** @type {(error: Error) => void} */ let lose = () => {};
-  /** @type {Promise<void>} */
-  const opened = new Promise((resolve, reject) => {
-    open = resolve;
-    lose = reject;
-  });
-  /** @type {Promise<void>} */
-  const closed = new Promise(resolve => (close = resolve));
-  opened.catch(() => {}); // nobody may be waiting for it
-  const over = () => {
-    lose(linkLost());
-    close();
-  };
-  return { opened, closed, open, over };
+const PATH_FAILED = ["ERR_ICE_CONNECTION_FAILURE", "ERR_CONNECTION_FAILURE"];
+
+/** @type {typeof EventTarget} */
+const Target = globalThis.EventTarget ?? Object; // React Native has none
+
+/**
+ * An open link with another peer. When its path breaks, both sides look for each other at the server. After the
+ * event `"resumed"`, `peer`, `channel` and `streams` are new ones.
+ */
+export class Link extends Target {
+  /** @type {End} */ #end;
+  /** @type {Search} */ #search;
+  /** @type {Former} */ #former;
+  /** @type {AbortController | undefined} of the search for the other side */ #resuming;
+  #isOpening = false; // a new link, of which the other side may be sure already
+  #isOver = false;
+  /** @type {() => void} */ #over = () => {};
+
+  /** @param {Meeting} meeting @param {Search} search the one that found it */
+  constructor(meeting, search) {
+    super();
+    this.role = meeting.role;
+    /** The verified fingerprint of the other peer's key, in a signed pool. */
+    this.remoteKey = meeting.remoteKey;
+    this.remoteId = meeting.theirs.id;
+    /** @type {any} an RTCPeerConnection or a SimplePeer */
+    this.peer = meeting.end.peer;
+    /** The open data channel of a native peer. */
+    this.channel = /** @type {RTCDataChannel} */ (meeting.end.channel);
+    /** The other side's streams. */
+    this.streams = meeting.end.streams;
+    /** @type {Promise<void>} Resolves when the link is over for good, whoever ended it. */
+    this.closed = new Promise(resolve => (this.#over = resolve));
+    this.#search = search;
+    this.#former = new Former(meeting, search.ends.certificates);
+    this.#end = meeting.end;
+    this.#use(meeting.end);
+    links.add(this);
+    search.state("linked");
+  }
+
+  /** Ends the link. The other side is told, and does not look for us. */
+  close() {
+    if (this.#isOver) return;
+    this.#isOver = true;
+    this.#resuming?.abort();
+    this.#end.close();
+    links.delete(this);
+    this.#over();
+  }
+
+  /** @param {End} end that is open */
+  #use(end) {
+    this.#end = end;
+    this.peer = end.peer;
+    this.channel = /** @type {RTCDataChannel} */ (end.channel);
+    this.streams = end.streams;
+    setTimeout(() => end.release()); // by then, the page has had its turn
+    end.onlost = () => void this.#resume(end);
+    end.closed.then(() => end === this.#end && !this.#isOpening && this.close());
+  }
+
+  /**
+   * Looks for the other side, which does the same. What is back first is used: the old path, or a new one.
+   *
+   * @param {End} old
+   */
+  async #resume(old) {
+    const { resume: most = RESUME } = this.#search.options;
+    const { room } = this.#former;
+    if (this.#resuming || this.#isOver || old !== this.#end) return;
+    if (!room || !(most > 0)) {
+      if (old.hasFailed) this.close();
+      return;
+    }
+    const resuming = (this.#resuming = new AbortController());
+    this.#search.state("interrupted");
+    const timer = setTimeout(() => resuming.abort(), most);
+    const look = () => !this.#isOpening && old.isConnected && resuming.abort();
+    const onstate = (/** @type {State} */ state) => {
+      this.#isOpening = state === "answering" || state === "connecting";
+      look();
+    };
+    old.onback = look;
+    const asked = { rematch: true, retry: true, fingerprint: randomText, signal: resuming.signal, onstate };
+    const options = { ...this.#search.options, ...asked, namespace: room };
+    const search = new Search(this.#search.url, options, { former: this.#former });
+    const meeting = await search.run().catch(() => null);
+    clearTimeout(timer);
+    this.#resuming = undefined;
+    this.#isOpening = false;
+    if (this.#isOver || (!meeting && !old.isConnected)) {
+      meeting?.end.close();
+      return this.close();
+    }
+    if (meeting) {
+      this.#use(meeting.end);
+      old.close();
+      this.dispatchEvent?.(new Event("resumed"));
+    }
+    this.#search.state("linked");
+  }
 }
+
+// ---- what is one for the whole page ----
+
+/** @type {Set<Link>} the open links of this page */
+const links = new Set();
+
+/** @type {Set<() => void>} ends a request, and says so to the server */
+const inFlight = new Set();
+
+/** @type {Set<(why: "online" | "visible") => void>} what waits is told that the network, or the page's user, is back */
+const wakeUps = new Set();
+
+/** @type {Set<string>} the servers that gave a reply which this page may read */
+const heard = new Set();
+
+/** @type {Map<string, number>} ms to a server and back, by its root: the least that a reply ever took */
+const roundTrips = new Map();
+
+/**
+ * @param {URL} url
+ * @param {Promise<Response>} asked of the server there, just now
+ * @returns {Promise<Response>}
+ */
+async function timed(url, asked) {
+  const startedAt = Date.now();
+  const response = await asked;
+  const root = rootOf(url);
+  roundTrips.set(root, Math.min(roundTrips.get(root) ?? Infinity, Date.now() - startedAt));
+  return response;
+}
+
+/** @type {WeakMap<Signer, number>} ms by which the server's clock is before ours, as it said itself */
+const clockOffsets = new WeakMap();
+
+let isUnloading = false;
+let lastOnline = -Infinity;
+
+// A closed tab would else leave the other side waiting, in Chromium for 15 s, until its own checks fail.
+globalThis.addEventListener?.("pagehide", ({ persisted }) => {
+  isUnloading = true;
+  for (const leave of inFlight) leave();
+  if (!persisted) for (const link of links) link.close();
+  isUnloading = false;
+});
+globalThis.addEventListener?.("online", () => {
+  lastOnline = Date.now();
+  for (const wake of [...wakeUps]) wake("online");
+});
+globalThis.document?.addEventListener?.("visibilitychange", () => {
+  if (document.visibilityState === "visible") for (const wake of [...wakeUps]) wake("visible");
+});
+
+/** Nothing random is made before it is needed: not every place where a module is loaded allows it. */
+const own = { id: "", fingerprint: "" };
+
+function pageId() {
+  return (own.id ||= randomText());
+}
+
+function pageFingerprint() {
+  return (own.fingerprint ||= randomText());
+}
+
+/** @param {string} old made anew, unless another search has done it */
+function renewPageFingerprint(old) {
+  if (own.fingerprint === old) own.fingerprint = "";
+}
+
+/** False only where the browser knows that there is no network. */
+function isOnline() {
+  return globalThis.navigator?.onLine !== false;
+}
+
+/** @param {Signal} offer of ourselves, as another search of this page, or of a peer that we are linked with */
+function isKnown({ id }) {
+  return id === pageId() || [...links].some(link => link.remoteId !== undefined && link.remoteId === id);
+}
+
+/**
+ * @typedef {object} Prepared
+ * @property {string} key
+ * @property {Options} options
+ * @property {Ends} ends
+ * @property {Promise<{ end: End, signal: Signal }>} made
+ * @property {() => void} drop
+ * @property {() => void} keep
+ */
+
+/** @type {Prepared | undefined} */
+let prepared;
+
+/** @param {URL} url @param {Options} options @returns {Prepared | undefined} what was prepared for them */
+function takePrepared(url, options) {
+  const found = prepared;
+  if (!found || found.key !== keyOf(url, options) || options.streams?.length) return undefined;
+  if (found.options.Peer !== options.Peer || found.options.wrtc !== options.wrtc) return undefined;
+  found.keep();
+  return found;
+}
+
+/** @param {URL} url @param {Options} options */
+function keyOf(url, { rtc, gather }) {
+  return JSON.stringify([url.href, rtc, gather]);
+}
+
+// ---- ICE ----
 
 /** @type {Map<string, { time: number, list: Promise<RTCIceServer[]> }>} by the server's address */
 const iceServers = new Map();
 
 /** @param {URL} url @param {typeof globalThis.fetch} fetch @returns {Promise<RTCIceServer[]>} */
 function knownIceServers(url, fetch) {
-  const address = new URL("ice", url.pathname.endsWith("/") ? url : `${url.origin}${url.pathname}/`).href;
+  const address = `${rootOf(url)}ice`;
   const known = iceServers.get(address);
   if (known && Date.now() - known.time < ICE_FRESH) return known.list;
-  const list = askIceServers(address, fetch).catch(() => {
-    iceServers.delete(address);
+  const list = askIceServers(url, address, fetch).catch(() => {
+    iceServers.delete(address); // the next round asks again
     return []; // peers of one network link without
   });
   iceServers.set(address, { time: Date.now(), list });
   return list;
 }
 
-/** @param {string} address @param {typeof globalThis.fetch} fetch @returns {Promise<RTCIceServer[]>} */
-async function askIceServers(address, fetch) {
-  const response = await fetch(address, { ...ANONYMOUS, signal: AbortSignal.timeout(ICE_WITHIN) });
-  if (response.status === 404) return []; // a server without this route
-  const { iceServers } = await response.json();
-  return Array.isArray(iceServers) ? iceServers : [];
-}
-
-// Where a Spacerift server serves this module, its ICE servers are asked for while the page loads, not after the click.
-if (/^https?:.*\/spacerift\.js$/.test(import.meta.url)) {
-  void knownIceServers(new URL(".", import.meta.url), globalThis.fetch);
-}
-
-/** @type {WeakMap<Signer, Map<string, { time: number, message: Promise<string> }>>} */
-const signedNamespaces = new WeakMap();
-
-/** @param {Signer} signer @param {string} namespace signed once, and good for an hour */
-function signedNamespace(signer, namespace) {
-  const known = signedNamespaces.get(signer) ?? new Map();
-  signedNamespaces.set(signer, known);
-  if (!(Date.now() - known.get(namespace)?.time < NAMESPACE_FRESH)) {
-    known.set(namespace, { time: Date.now(), message: signer.sign(namespace) });
+/** @param {URL} url @param {string} address @param {typeof globalThis.fetch} fetch @returns {Promise<RTCIceServer[]>} */
+async function askIceServers(url, address, fetch) {
+  const never = new AbortController().signal;
+  for (let waited = 0; ; ) {
+    const ended = new AbortController();
+    const asked = timed(url, fetch(address, { ...ANONYMOUS, signal: ended.signal })).then(readJson);
+    const { status, reply } = await within(ICE_WITHIN, never, asked, () => {
+      ended.abort();
+      throw networkError();
+    });
+    if (status === 200 && Array.isArray(reply.iceServers)) {
+      heard.add(rootOf(url));
+      return reply.iceServers;
+    }
+    // Sixty who come at once, from behind one address, are more than its limit.
+    const ms = seconds(reply.RETRY_AFTER, BACKOFF) + Math.random() * BACKOFF;
+    waited += ms;
+    if (![297, 429, 503].includes(status) || waited > ICE_AGAIN_WITHIN) throw refusal(status, reply);
+    await delay(ms, never);
   }
-  return known.get(namespace).message;
 }
 
-/** @param {Signal} offer of ourselves, as another search of this page, or of a peer that we are linked with */
-function isKnown({ id }) {
-  return id === pageId || [...links].some(link => link.remoteId !== undefined && link.remoteId === id);
+// Where a Spacerift server serves this module, its ICE servers are asked for while the page loads, not after the
+// click. The list of loaded files has the module's address, and a bundle needs no syntax that only modules have.
+for (const { name } of globalThis.performance?.getEntriesByType?.("resource") ?? []) {
+  if (/^https?:[^?#]*\/spacerift\.js$/.test(name)) void knownIceServers(new URL(".", name), globalThis.fetch);
+}
+
+/** @param {any} Connection @param {RTCConfiguration} rtc @returns {Certificates} */
+async function ownCertificates(Connection, rtc) {
+  if (rtc.certificates?.length) return {};
+  try {
+    return { certificates: [await Connection.generateCertificate({ name: "ECDSA", namedCurve: "P-256" })] };
+  } catch {
+    return {}; // some stacks outside of browsers cannot
+  }
+}
+
+/**
+ * Resolves when a stranger can use what was gathered: it is all, or there is what the ICE servers are for and nothing
+ * new comes. One address of several that does not answer would else hold up everything.
+ *
+ * @param {RTCPeerConnection} peer
+ * @param {RTCConfiguration} config
+ * @returns {Promise<void>}
+ */
+function gathered(peer, { iceServers = [] }) {
+  const urls = iceServers.flatMap(server => server.urls);
+  const needed = urls.some(url => /^turns?:/.test(url)) ? "relay" : "srflx";
+  return new Promise(resolve => {
+    /** @type {ReturnType<typeof setTimeout> | undefined} */
+    let timer;
+    let isEnough = false;
+    const look = () => peer.iceGatheringState === "complete" && resolve();
+    peer.addEventListener("icegatheringstatechange", look);
+    peer.addEventListener("icecandidate", ({ candidate }) => {
+      isEnough ||= candidate?.candidate.includes(`typ ${needed}`) ?? false;
+      clearTimeout(timer);
+      if (isEnough) timer = setTimeout(resolve, GATHER_QUIET);
+    });
+    look();
+  });
+}
+
+/**
+ * Tells when nothing comes from the other side any more, and when something does again. Firefox notices only after
+ * half a minute that its network card has gone.
+ *
+ * @param {RTCPeerConnection} peer
+ * @param {(isSilent: boolean) => void} told
+ * @returns {() => void} stops it
+ */
+function listenFor(peer, told) {
+  let heardSoFar = 0;
+  let heardAt = Date.now();
+  let asked = 0; // since then; a tab that sleeps does not ask
+  let isSilent = false;
+  const timer = setInterval(async () => {
+    const count = await receivedBy(peer).catch(() => 0);
+    if (count === 0) return; // there are no such counts
+    asked = count === heardSoFar ? asked + 1 : 0;
+    if (asked === 0) heardAt = Date.now();
+    heardSoFar = count;
+    const wasSilent = isSilent;
+    isSilent = asked > 2 && Date.now() - heardAt >= SILENT_AFTER;
+    if (isSilent !== wasSilent) told(isSilent);
+  }, LISTEN_EVERY);
+  return () => clearInterval(timer);
+}
+
+/** @param {RTCPeerConnection} peer @returns {Promise<number>} bytes, and replies to the browser's own questions */
+async function receivedBy(peer) {
+  let count = 0;
+  (await peer.getStats()).forEach(({ type, responsesReceived, bytesReceived = 0 }) => {
+    if (type === "candidate-pair" && responsesReceived) count += responsesReceived + bytesReceived;
+  });
+  return count;
+}
+
+/** @param {RTCPeerConnection} peer @returns {Signal | undefined} with what it has gathered */
+function described({ localDescription }) {
+  return localDescription ? /** @type {Signal} */ ({ type: localDescription.type, sdp: localDescription.sdp }) : undefined;
+}
+
+/** @param {string} sdp @returns {RTCIceCandidateInit[]} its candidates, as they would have come one by one */
+function candidateLines(sdp) {
+  /** @type {RTCIceCandidateInit[]} */
+  const found = [];
+  let sdpMLineIndex = -1;
+  for (const line of sdp.split(/\r?\n/)) {
+    if (line.startsWith("m=")) sdpMLineIndex++;
+    if (line.startsWith("a=candidate:")) found.push({ candidate: line.slice(2), sdpMLineIndex });
+  }
+  return found;
+}
+
+/** @param {string} sdp @returns {Candidates} */
+function candidatesIn(sdp) {
+  const counts = { host: 0, srflx: 0, relay: 0 };
+  /** @type {Map<string, Set<string>>} the ports outside, by the address outside and the port inside */
+  const ports = new Map();
+  for (const line of sdp.match(/^a=candidate:.*/gm) ?? []) {
+    const [, , protocol, , address, port, , type, ...rest] = line.trim().split(" ");
+    if (type === "host" || type === "srflx" || type === "relay") counts[type]++;
+    if (type !== "srflx" || protocol.toLowerCase() !== "udp") continue;
+    const from = `${address} ${rest.join(" ")}`;
+    ports.set(from, (ports.get(from) ?? new Set()).add(port));
+  }
+  const most = Math.max(0, ...[...ports.values()].map(each => each.size));
+  return { ...counts, mapping: most > 1 ? "several ports" : most ? "one port" : "none" };
+}
+
+/** @param {string} sdp @returns {string} the SHA-256 of its certificate, 64 hexadecimal digits, or nothing */
+function dtlsFingerprint(sdp) {
+  const found = /^a=fingerprint:sha-256 ((?:[0-9a-f]{2}:){31}[0-9a-f]{2})\s*$/im.exec(sdp);
+  return found ? found[1].replace(/:/g, "").toLowerCase() : "";
+}
+
+/**
+ * Holds what a channel hears, until `release` is called. Messages come in the moment in which a link opens, and before
+ * the page that waits for it can listen. So the page's own listeners are only noted by then, and are handed what came.
+ *
+ * @param {any} channel
+ * @returns {() => void} release
+ */
+function holdMessages(channel) {
+  /** @type {any[]} */ const kept = [];
+  /** @type {[any, any][]} */ const listeners = [];
+  /** @type {any} */ let handler = null;
+  const names = ["onmessage", "addEventListener"];
+  const before = names.map(name => Object.getOwnPropertyDescriptor(channel, name));
+  const listen = channel.addEventListener;
+  const keep = (/** @type {any} */ event) => void kept.push(event);
+  listen.call(channel, "message", keep);
+  Object.defineProperty(channel, "onmessage", { configurable: true, get: () => handler, set: to => (handler = to) });
+  Object.defineProperty(channel, "addEventListener", {
+    configurable: true,
+    value: (/** @type {string} */ type, /** @type {any} */ listener, /** @type {any} */ options) => {
+      if (type === "message") listeners.push([listener, options]);
+      else listen.call(channel, type, listener, options);
+    },
+  });
+  return () => {
+    channel.removeEventListener("message", keep);
+    names.forEach((name, index) => {
+      delete channel[name];
+      const was = before[index];
+      if (was) Object.defineProperty(channel, name, was);
+    });
+    channel.onmessage = handler;
+    if (handler) listeners.unshift([handler, {}]);
+    // As tasks of their own: what one listener throws must not keep the next from its message.
+    kept.forEach((event, index) => {
+      for (const [listener, options] of listeners) {
+        if (options?.once && index > 0) continue;
+        queueMicrotask(() => (listener.handleEvent ?? listener).call(channel, event));
+      }
+    });
+    for (const [listener, options] of listeners) {
+      if (listener !== handler && !(options?.once && kept.length)) channel.addEventListener("message", listener, options);
+    }
+  };
+}
+
+// ---- requests and replies ----
+
+/** @param {URL} url @returns {string} the address below which the server's other routes are */
+function rootOf({ origin, pathname }) {
+  return `${origin}${pathname.replace(/\/?$/, "/")}`;
+}
+
+/** @param {Response} response @returns {Promise<{ status: number, reply: Reply }>} */
+async function readJson(response) {
+  const reply = await response.json().catch(error => {
+    if (error instanceof SyntaxError) return {}; // a proxy's page
+    throw error;
+  });
+  return { status: response.status, reply: Object(reply) };
+}
+
+/**
+ * Tells the server that a request was ended. It goes out even when the page is being left.
+ *
+ * @param {URL} url
+ * @param {Record<string, string>} parameters
+ * @param {typeof globalThis.fetch} fetch
+ */
+function sayLeave(url, parameters, fetch) {
+  const body = new URLSearchParams(parameters);
+  if (isUnloading && globalThis.navigator?.sendBeacon?.(url, body)) return;
+  fetch(url, { ...ANONYMOUS, method: "POST", body, keepalive: true }).catch(() => {});
+}
+
+/** @param {Message["TYPE"]} TYPE @param {Signal} signal @param {string} [NONCE] @returns {Message} */
+function messageOf(TYPE, { type, sdp }, NONCE) {
+  return { TYPE, NONCE, SIGNAL: JSON.stringify({ type, sdp, id: pageId() }) };
 }
 
 /** @param {unknown} text @param {Signal["type"]} expected @returns {Signal} */
 function readSignal(text, expected) {
   const { type, sdp, id } = parseObject(text);
   if (type !== expected || typeof sdp !== "string") throw badSignal();
-  return { type: expected, sdp, id: typeof id === "string" ? id : undefined };
+  // With `.local` candidates, which they cannot resolve, aiortc and werift would give up at this line.
+  return { type: expected, sdp: sdp.replace(/^a=end-of-candidates\r?\n/gm, ""), id: typeof id === "string" ? id : undefined };
 }
 
 /** @param {unknown} text from another peer @returns {Record<string, unknown>} */
@@ -689,9 +1433,109 @@ function parseObject(text) {
   }
 }
 
+/** @param {Reply} reply */
+function isDemote({ TYPE, NONCE }) {
+  return TYPE === "DEMOTE" && typeof NONCE === "string" && NONCE !== "";
+}
+
+/** @param {Record<string, string | undefined>} parameters @returns {Record<string, string>} those with a value */
+function given(parameters) {
+  /** @type {Record<string, string>} */
+  const those = {};
+  for (const [name, value] of Object.entries(parameters)) if (value) those[name] = value;
+  return those;
+}
+
+/** @param {unknown} value seconds, as the server said @param {number} otherwise ms @returns {number} ms */
+function seconds(value, otherwise) {
+  return typeof value === "number" && value >= 0 ? value * 1000 : otherwise;
+}
+
+// ---- signatures ----
+
+/** @type {WeakMap<Signer, Map<string, { time: number, message: Promise<string> }>>} */
+const signedNamespaces = new WeakMap();
+
+/** @param {Signer} signer @param {string} namespace signed once, and good for an hour @param {number} now */
+function signedNamespace(signer, namespace, now) {
+  const known = signedNamespaces.get(signer) ?? new Map();
+  signedNamespaces.set(signer, known);
+  if (!(now - known.get(namespace)?.time < NAMESPACE_FRESH)) {
+    const message = signedBy(() => signer.sign(namespace, { date: new Date(now) }));
+    message.catch(() => known.delete(namespace));
+    known.set(namespace, { time: now, message });
+  }
+  return known.get(namespace).message;
+}
+
+/**
+ * What a signer makes. kbpgp may throw where no promise hears it, so there is a time for it.
+ *
+ * @template T
+ * @param {() => T | Promise<T>} make
+ * @returns {Promise<T>}
+ */
+async function signedBy(make) {
+  return inTime(async () => make()).catch(error => {
+    throw isFinal(error) ? error : signerError("The signer failed.", error);
+  });
+}
+
+/** @template T @param {() => Promise<T>} ask a signer @returns {Promise<T>} */
+function inTime(ask) {
+  return within(SIGN_WITHIN, new AbortController().signal, ask(), () => {
+    throw signerError("The signer does not answer.");
+  });
+}
+
+/** @type {Map<string, number>} the server's replies that are still of now, each with its time */
+const knownReplies = new Map();
+
+/** @param {string} reply as it was signed @param {unknown} time ms since 1970 @param {number} now */
+function isNew(reply, time, now) {
+  for (const [old, at] of knownReplies) if (!isNear(at, now, SERVER_CLOCK)) knownReplies.delete(old);
+  const { size } = knownReplies;
+  return knownReplies.set(reply, Number(time)).size > size;
+}
+
+/** @param {unknown} time ms since 1970 @param {number} now @param {number} most ms */
+function isNear(time, now, most) {
+  return typeof time === "number" && Math.abs(now - time) <= most;
+}
+
+/** @param {unknown} one @param {unknown} other fingerprints, in either case */
+function isSameKey(one, other) {
+  return String(one).toLowerCase() === String(other).toLowerCase();
+}
+
+/** @param {boolean} holds @param {string} why */
+function trust(holds, why) {
+  if (!holds) throw untrusted(why);
+}
+
+// ---- errors ----
+
+const NOT_OPENED = "The link did not open.";
+const EMPTY_NAMESPACE = "Name a room, or leave the option out to meet anybody.";
+const NEEDS_TURN = "Your network cannot reach strangers directly; a TURN server is needed.";
+const WRONG_ADDRESS = "Perhaps the address is wrong, or this page's origin is not in SPACERIFT_CORS_ORIGINS.";
+const TRY_ANOTHER = "Try another browser, or its settings for WebRTC.";
+
 /** @param {unknown} error @returns {error is SpaceriftError} whether it may be gone on the next attempt */
 function passes(error) {
-  return error instanceof SpaceriftError && (PASSING.includes(error.status) || error.status >= 500);
+  if (!(error instanceof SpaceriftError)) return false;
+  return !FINAL.includes(error.type) && (PASSING.includes(error.status) || error.status >= 500);
+}
+
+/** @param {unknown} error @returns {error is SpaceriftError} */
+function isFinal(error) {
+  return error instanceof SpaceriftError && FINAL.includes(error.type);
+}
+
+/** @param {unknown} error of a signal that cannot be used, so that it is bounced; others are thrown on @returns {null} */
+function nullUnlessFinal(error) {
+  if (isFinal(error) || (error instanceof SpaceriftError && error.type === "NETWORK")) throw error;
+  return null;
 }
 
 /** @param {unknown} error @returns {number | undefined} seconds after which the same answer may still be taken */
@@ -702,16 +1546,43 @@ function retryAnswerAfter(error) {
   return (status === 297 || status === 503) && retryAfter <= SOON ? retryAfter : undefined;
 }
 
-/** @param {Reply} reply */
-function isDemote({ TYPE, NONCE }) {
-  return TYPE === "DEMOTE" && typeof NONCE === "string" && NONCE !== "";
-}
-
 /** @param {number} status @param {Reply} reply */
 function refusal(status, { TYPE, RETRY_AFTER, PARAMETER, DETAIL }) {
   const words = [TYPE ?? "The server refuses", PARAMETER ?? DETAIL].filter(Boolean).join(": ");
   const retryAfter = typeof RETRY_AFTER === "number" && RETRY_AFTER >= 0 ? RETRY_AFTER : undefined;
   return new SpaceriftError(TYPE ?? (status >= 500 ? "UNAVAILABLE" : "BAD_REPLY"), words, { status, retryAfter });
+}
+
+/** @param {string} type @param {string} words @param {string} hint @param {object} [more] */
+function hinted(type, words, hint, more) {
+  return new SpaceriftError(type, `${words} ${hint}`, { ...more, hint });
+}
+
+/** @param {unknown} [cause] @param {{ isHeard?: boolean, retryAfter?: number }} [more] */
+function networkError(cause, { isHeard = true, retryAfter } = {}) {
+  const words = "The server cannot be reached.";
+  if (isHeard || !isOnline()) return new SpaceriftError("NETWORK", words, { retryAfter, cause });
+  return hinted("NETWORK", words, WRONG_ADDRESS, { retryAfter, cause });
+}
+
+/**
+ * Firefox closes every connection when the network goes, and makes no new one before it is back.
+ *
+ * @param {any} error
+ */
+function closedByBrowser(error) {
+  if (error?.name !== "InvalidStateError") return undefined;
+  return new SpaceriftError("NETWORK", "The browser has closed the connection: there is no network.", { cause: error });
+}
+
+/** @param {any} error simple-peer's */
+function isWithoutWebRtc(error) {
+  return error?.code === "ERR_WEBRTC_SUPPORT";
+}
+
+/** @param {unknown} [cause] */
+function noWebRtc(cause) {
+  return hinted("NO_WEBRTC", "There is no WebRTC here, or it is switched off.", TRY_ANOTHER, { cause });
 }
 
 /** @param {Reply} reply */
@@ -724,8 +1595,24 @@ function badSignal(cause) {
   return new SpaceriftError("BAD_SIGNAL", "The other peer's signal cannot be read.", { cause });
 }
 
-function linkLost() {
-  return new SpaceriftError("LINK_LOST", "The link did not open.");
+/**
+ * @param {Meeting} meeting
+ * @param {number} losses how many links did not open before this one
+ * @param {boolean} hasIceServers
+ */
+function linkLost({ ours, theirs }, losses, hasIceServers) {
+  const candidates = { ours: candidatesIn(ours.sdp), theirs: candidatesIn(theirs.sdp) };
+  const { srflx, relay, mapping } = candidates.ours;
+  const isBlind = hasIceServers && srflx === 0; // UDP is blocked, or all those servers are silent
+  if (relay === 0 && (isBlind || mapping === "several ports" || losses > 0)) {
+    return hinted("LINK_LOST", NOT_OPENED, NEEDS_TURN, { candidates });
+  }
+  return new SpaceriftError("LINK_LOST", NOT_OPENED, { candidates });
+}
+
+/** @param {string} words @param {unknown} [cause] */
+function signerError(words, cause) {
+  return new SpaceriftError("SIGNER", words, { cause });
 }
 
 /** @param {string} why @param {unknown} [cause] */
@@ -733,37 +1620,11 @@ function untrusted(why, cause) {
   return new SpaceriftError("UNTRUSTED", `Not trusted: ${why}.`, { status: 200, cause });
 }
 
-/** @param {boolean} holds @param {string} why */
-function trust(holds, why) {
-  if (!holds) throw untrusted(why);
-}
+// ---- small things ----
 
-/** @param {unknown} time ms since 1970 @param {number} most ms */
-function isNear(time, most) {
-  return typeof time === "number" && Math.abs(Date.now() - time) <= most;
-}
-
-/** @type {Map<string, number>} the server's replies that are still of now, each with its time */
-const knownReplies = new Map();
-
-/** @param {string} reply as it was signed @param {unknown} time ms since 1970 */
-function isNew(reply, time) {
-  for (const [old, at] of knownReplies) if (!isNear(at, SERVER_CLOCK)) knownReplies.delete(old);
-  const { size } = knownReplies;
-  return knownReplies.set(reply, Number(time)).size > size;
-}
-
-/** @param {unknown} one @param {unknown} other fingerprints, in either case */
-function isSameKey(one, other) {
-  return String(one).toLowerCase() === String(other).toLowerCase();
-}
-
-/** @param {Record<string, string | undefined>} parameters @returns {Record<string, string>} those with a value */
-function given(parameters) {
-  /** @type {Record<string, string>} */
-  const those = {};
-  for (const [name, value] of Object.entries(parameters)) if (value) those[name] = value;
-  return those;
+/** @param {string | URL} url */
+function absolute(url) {
+  return new URL(url, globalThis.document?.baseURI);
 }
 
 /** @param {object} value @returns {string} one line of ASCII: all OpenPGP programs leave such a text as it is */
@@ -787,20 +1648,28 @@ function hex(bytes) {
   return Array.from(bytes, byte => byte.toString(16).padStart(2, "0")).join("");
 }
 
-/** @param {number} ms @param {AbortSignal} signal @returns {Promise<void>} rejects when `signal` is aborted */
-function delay(ms, signal) {
-  return new Promise((resolve, reject) => {
-    const stop = () => {
-      clearTimeout(timer);
-      reject(signal.reason);
-    };
-    const timer = setTimeout(() => {
-      signal.removeEventListener("abort", stop);
-      resolve();
-    }, ms);
-    if (signal.aborted) stop();
-    else signal.addEventListener("abort", stop, { once: true });
-  });
+// AbortSignal.any, AbortSignal.timeout and throwIfAborted are missing in browsers that are still about.
+
+/** @param {AbortSignal} signal */
+function checkAborted(signal) {
+  if (signal.aborted) throw signal.reason;
+}
+
+/**
+ * @param {number} ms
+ * @param {AbortSignal} signal
+ * @param {{ wakes?: boolean }} [options] `wakes`: it is over at once when the network or the page's user is back
+ * @returns {Promise<void>} rejects when `signal` is aborted
+ */
+async function delay(ms, signal, { wakes = false } = {}) {
+  let wake = () => {};
+  const woken = new Promise(resolve => (wake = () => resolve(undefined)));
+  if (wakes) wakeUps.add(wake);
+  try {
+    await within(ms, signal, woken, () => {});
+  } finally {
+    wakeUps.delete(wake);
+  }
 }
 
 /**
@@ -823,13 +1692,23 @@ function unlessAborted(signal, promise) {
  * @param {AbortSignal} signal
  * @param {Promise<T>} promise
  * @param {() => T} late what to give, or to throw, when the time is over
- * @returns {Promise<T>}
+ * @returns {Promise<T>} rejects when `signal` is aborted
  */
 async function within(ms, signal, promise, late) {
-  const done = new AbortController();
+  let end = () => {};
+  const over = new Promise((resolve, reject) => {
+    const stop = () => reject(signal.reason);
+    const timer = setTimeout(resolve, ms);
+    signal.addEventListener("abort", stop);
+    if (signal.aborted) stop();
+    end = () => {
+      clearTimeout(timer);
+      signal.removeEventListener("abort", stop);
+    };
+  });
   try {
-    return await Promise.race([promise, delay(ms, AbortSignal.any([signal, done.signal])).then(late)]);
+    return await Promise.race([promise, over.then(late)]);
   } finally {
-    done.abort();
+    end();
   }
 }
