@@ -15,6 +15,7 @@ import runpy
 import signal
 import subprocess
 import sys
+import traceback
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -64,7 +65,15 @@ def aiortc_peer(url: str, namespace: str) -> Iterator[Process]:
 async def link_for_each_line(example: dict[str, Any], **common: Any) -> None:
     async with asyncio.TaskGroup() as links:
         while line := await asyncio.to_thread(sys.stdin.readline):
-            links.create_task(link(example, **common, **json.loads(line)))
+            links.create_task(link_alone(example, **common, **json.loads(line)))
+
+
+async def link_alone(*arguments: Any, **options: Any) -> None:
+    """One that fails does not end the others."""
+    try:
+        await link(*arguments, **options)
+    except Exception:  # noqa: BLE001, whatever it is
+        traceback.print_exc()
 
 
 async def link(example: dict[str, Any], *, server: str, says: str, **options: Any) -> None:

@@ -58,8 +58,15 @@ CANNOT = {
 """The pairs of stacks that are known not to link, and the mark of the reason on the page."""
 
 
-def hears(client: Client, text: str) -> bool:
-    deadline = time.monotonic() + PATIENCE
+MENDED = {"Firefox", "GStreamer"}
+"""What aiortc links with by the means of its example. Each test run sees these, and all with Chromium."""
+
+
+def all_pairs(clients: dict[str, Start]) -> list[Pair]:
+    return [(first, second) for first in clients for second in clients]
+
+
+def hears(client: Client, text: str, deadline: float) -> bool:
     while text not in client.heard():
         if time.monotonic() > deadline:
             return False
@@ -67,53 +74,92 @@ def hears(client: Client, text: str) -> bool:
     return True
 
 
-def see(clients: dict[str, Start], server: Server) -> dict[tuple[str, str], bool]:
-    """Let every client wait for every client: did the two hear each other?"""
+Pair = tuple[str, str]
+"""Who waits, and who comes."""
+
+
+def see(clients: dict[str, Start], server: Server, pairs: list[Pair]) -> dict[Pair, bool]:
+    """Let one wait for the other: did the two hear each other?
+
+    Those that are known not to link come last: they go on trying.
+    """
     seen = {}
+    hopeful = [pair for pair in pairs if stacks_of(*pair) not in CANNOT]
+    hopeless = [pair for pair in pairs if pair not in hopeful]
+    batches = [hopeful[at : at + len(clients)] for at in range(0, len(hopeful), len(clients))]
     with contextlib.ExitStack() as stack:
         running = {name: stack.enter_context(start()) for name, start in clients.items()}
-        urls = {
-            name: f"http://127.0.0.{1 + number // LINKS_PER_HOST}:{server.port}/"
-            for number, name in enumerate(running)
-        }
-        for first, waiting in running.items():
-            for second in running:
-                room = {"server": urls[second], "namespace": f"{first}, {second}"}
-                waiting.link(**room, fingerprint="1", says=f"{first} to {second}")
-            server.until(waiting=len(running))
-            for second, newcomer in running.items():
-                room = {"server": urls[second], "namespace": f"{first}, {second}"}
-                newcomer.link(**room, fingerprint="2", says=f"{second} back to {first}")
-            for second, newcomer in running.items():
-                there, back = f"{first} to {second}", f"{second} back to {first}"
-                seen[first, second] = hears(newcomer, there) and hears(waiting, back)
+        ports = {name: 1 + number // LINKS_PER_HOST for number, name in enumerate(running)}
+        for batch in [*batches, hopeless]:
+            for first, second in batch:
+                url = f"http://127.0.0.{ports[second]}:{server.port}/"
+                says = f"{first} to {second}"
+                running[first].link(server=url, namespace=says, fingerprint="1", says=says)
+            has_waiting(server, len(batch))
+            for first, second in batch:
+                url = f"http://127.0.0.{ports[second]}:{server.port}/"
+                says = f"{second} back to {first}"
+                running[second].link(server=url, namespace=f"{first} to {second}", fingerprint="2", says=says)
+            deadline = time.monotonic() + PATIENCE
+            for first, second in batch:
+                came = hears(running[second], f"{first} to {second}", deadline)
+                seen[first, second] = came and hears(running[first], f"{second} back to {first}", deadline)
     return seen
 
 
-def table(seen: dict[tuple[str, str], bool]) -> str:
-    """In Markdown: who waits, with an offer, by rows; who comes, and answers, by columns."""
-    names = list(dict.fromkeys(first for first, _ in seen))
+def has_waiting(server: Server, count: int) -> None:
+    deadline = time.monotonic() + 60
+    while server.statistics()["waiting"] < count:
+        assert time.monotonic() < deadline, server.statistics()
+        time.sleep(0.05)
+
+
+def table(names: list[str], seen: dict[Pair, bool], old: str) -> str:
+    """In Markdown: who waits, with an offer, by rows; who comes, and answers, by columns.
+
+    Args:
+        old: the table that has the cells that were not seen this time.
+    """
     many = len(names) > 6
     heads = [str(number) for number in range(1, len(names) + 1)] if many else names
     rows = [["waits \\ comes", *heads], ["---"] + [":-:"] * len(names)]
     for number, first in enumerate(names, 1):
-        name = f"{number} {first}" if many else first
-        rows.append([name, *("✓" if seen[first, second] else cross(first, second) for second in names)])
+        cells = [mark(first, second, seen, old) for second in names]
+        rows.append([f"{number} {first}" if many else first, *cells])
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
-def cross(first: str, second: str) -> str:
-    stacks = frozenset({first.split(", ")[-1], second.split(", ")[-1]})
-    return f"✗{CANNOT.get(stacks, '')}"
+def mark(first: str, second: str, seen: dict[Pair, bool], old: str) -> str:
+    if (first, second) in seen:
+        return "✓" if seen[first, second] else f"✗{CANNOT.get(stacks_of(first, second), '')}"
+    rows = [[cell.strip() for cell in line.split("|")] for line in old.splitlines()[2:]]
+    names = [row[1].lstrip("0123456789 ") for row in rows]
+    return rows[names.index(first)][2 + names.index(second)]
 
 
-def check_or_write(name: str, seen: str) -> None:
-    """Compare what was seen with what stands between two comments of the page."""
-    between = re.compile(f"(?<=<!-- {name} -->\n).*?(?=<!-- /{name} -->)", re.S)
+def stacks_of(first: str, second: str) -> frozenset[str]:
+    return frozenset({first.split(", ")[-1], second.split(", ")[-1]})
+
+
+def written(name: str) -> str:
+    """What stands between two comments of the page."""
+    (found,) = between(name).findall(PAGE.read_text("utf-8"))
+    return str(found)
+
+
+def write(name: str, text: str) -> None:
+    PAGE.write_text(between(name).sub(lambda _: text, PAGE.read_text("utf-8")), "utf-8")
+
+
+def between(name: str) -> re.Pattern[str]:
+    return re.compile(f"(?<=<!-- {name} -->\n).*?(?=<!-- /{name} -->)", re.S)
+
+
+def check_or_write(name: str, clients: dict[str, Start], seen: dict[Pair, bool]) -> None:
+    now = table(list(clients), seen, written(name))
     if WRITE in os.environ:
-        PAGE.write_text(between.sub(lambda _: seen, PAGE.read_text("utf-8")), "utf-8")
-    (written,) = between.findall(PAGE.read_text("utf-8"))
-    assert written == seen
+        write(name, now)
+    assert written(name) == now
 
 
 def test_the_table_of_who_links_with_whom_is_what_is_seen(tmp_path: Path) -> None:
@@ -149,11 +195,17 @@ def test_the_table_of_who_links_with_whom_is_what_is_seen(tmp_path: Path) -> Non
             "GStreamer": gstreamer,
             "Pion": pion,
         }
-        seen = see(clients, server)
+        pairs = all_pairs(clients)
         if WRITE in os.environ:
             found = ", ".join(f"{name} {version}" for name, version in versions(chromium).items())
-            check_or_write("versions", f"{date.today():%d %B %Y}: {found}.\n")
-        check_or_write("matrix", table(seen))
+            write("versions", f"{date.today():%d %B %Y}: {found}.\n")
+        else:
+            pairs = [
+                pair
+                for pair in pairs
+                if "Chromium" in pair or ("Python, aiortc" in pair and MENDED & {*pair})
+            ]
+        check_or_write("matrix", clients, see(clients, server, pairs))
 
 
 def test_the_table_of_signed_clients_is_what_is_seen(
@@ -173,4 +225,4 @@ def test_the_table_of_signed_clients_is_what_is_seen(
             "browser, openpgp.js": lambda: tab("openpgp.js"),
             "Python, gpg, aiortc": lambda: process(*COMMAND, PEER_KEY=key_pair("python").private),
         }
-        check_or_write("signed matrix", table(see(clients, server)))
+        check_or_write("signed matrix", clients, see(clients, server, all_pairs(clients)))

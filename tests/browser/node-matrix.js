@@ -22,5 +22,8 @@ async function link({ server, says, ...options }) {
   if (channel) channel.onmessage = ({ data }) => console.log(String(data));
   else peer.on("data", data => console.log(String(data)));
   let left = 100;
-  const timer = setInterval(() => (left-- ? (channel ?? peer).send(says) : clearInterval(timer)), 100);
+  const timer = setInterval(() => {
+    if (left-- && (channel ?? peer).readyState !== "closed") (channel ?? peer).send(says);
+    else clearInterval(timer);
+  }, 100);
 }
