@@ -15,12 +15,14 @@ import runpy
 import signal
 import subprocess
 import sys
+import time
 import traceback
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
-from live import ROOT
+from live import ROOT, Server
 from signal_server.openpgp.signer import OpenpgpSigner
 
 COMMAND = [sys.executable, __file__]
@@ -46,14 +48,30 @@ class Process:
         self._process.send_signal(signal.SIGINT)
         self.ends()
 
+    def stop(self) -> None:
+        """The same, whatever it ends with."""
+        self._process.send_signal(signal.SIGINT)
+        self._process.wait(20)
+
     def ends(self) -> None:
         assert self._process.wait(20) == 0
 
 
+def until_waiting(server: Server, count: int = 1) -> None:
+    """Return once so many wait. A program that starts and gathers takes its time, on a busy machine."""
+    deadline = time.monotonic() + 60
+    while server.statistics()["waiting"] < count:
+        assert time.monotonic() < deadline, server.statistics()
+        time.sleep(0.05)
+
+
+def aiortc_peer(url: str, namespace: str) -> contextlib.AbstractContextManager[Process]:
+    return peer(*COMMAND, url, namespace)
+
+
 @contextlib.contextmanager
-def aiortc_peer(url: str, namespace: str) -> Iterator[Process]:
-    """Run it until the block is left."""
-    command = [*COMMAND, url, namespace]
+def peer(*command: str | Path) -> Iterator[Process]:
+    """Run a program until the block is left."""
     environ = os.environ | ENVIRON
     with subprocess.Popen(command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, text=True) as process:
         try:

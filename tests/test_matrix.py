@@ -17,12 +17,13 @@ from datetime import date
 from pathlib import Path
 from urllib.parse import quote
 
+import pytest
 from playwright.sync_api import Browser, sync_playwright
 
 from key_pairs import key_pair
 from live import ROOT, Server
 from network import network
-from python_peer import COMMAND
+from python_peer import COMMAND, until_waiting
 from stacks import (
     Client,
     SignedTabClient,
@@ -95,7 +96,7 @@ def see(clients: dict[str, Start], server: Server, pairs: list[Pair]) -> dict[Pa
                 url = f"http://127.0.0.{ports[second]}:{server.port}/"
                 says = f"{first} to {second}"
                 running[first].link(server=url, namespace=says, fingerprint="1", says=says)
-            has_waiting(server, len(batch))
+            until_waiting(server, len(batch))
             for first, second in batch:
                 url = f"http://127.0.0.{ports[second]}:{server.port}/"
                 says = f"{second} back to {first}"
@@ -105,13 +106,6 @@ def see(clients: dict[str, Start], server: Server, pairs: list[Pair]) -> dict[Pa
                 came = hears(running[second], f"{first} to {second}", deadline)
                 seen[first, second] = came and hears(running[first], f"{second} back to {first}", deadline)
     return seen
-
-
-def has_waiting(server: Server, count: int) -> None:
-    deadline = time.monotonic() + 60
-    while server.statistics()["waiting"] < count:
-        assert time.monotonic() < deadline, server.statistics()
-        time.sleep(0.05)
 
 
 def table(names: list[str], seen: dict[Pair, bool], old: str) -> str:
@@ -162,6 +156,7 @@ def check_or_write(name: str, clients: dict[str, Start], seen: dict[Pair, bool])
     assert written(name) == now
 
 
+@pytest.mark.timeout(600)
 def test_the_table_of_who_links_with_whom_is_what_is_seen(tmp_path: Path) -> None:
     with (
         network(),
