@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import http.server
 import json
 import re
 import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote
@@ -16,6 +18,8 @@ from urllib.parse import parse_qs, quote
 from playwright.sync_api import Browser, BrowserContext, Page
 
 from live import ROOT
+
+CHROMIUM = "/usr/bin/chromium"
 
 KINDS = ["native", "simple-peer 9", "simple-peer 10"]
 
@@ -29,6 +33,23 @@ def bundle(entry: str, output: Path) -> None:
     command = ["node_modules/.bin/esbuild", entry, "--bundle", "--format=esm", "--target=es2022"]
     command += ["--define:global=globalThis", "--log-level=warning", f"--outfile={output}"]
     subprocess.run(command, cwd=ROOT, check=True, timeout=60)
+
+
+@contextlib.contextmanager
+def serve_site(folder: Path) -> Iterator[str]:
+    """Make that site in a folder, and serve it."""
+    (folder / "page.html").write_bytes((ROOT / "tests/browser/page.html").read_bytes())
+    bundle("tests/browser/page.js", folder / "page.bundle.js")
+    handler = partial(QuietHandler, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_: Any) -> None:
+        pass
 
 
 @contextlib.contextmanager
