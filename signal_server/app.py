@@ -39,6 +39,7 @@ from .openpgp.trust import open_keyring
 from .settings import Settings, sources
 from .telemetry.metrics import Metrics, process_metrics
 from .telemetry.request_log import RequestLog
+from .telemetry.signs import ProxySigns
 
 if TYPE_CHECKING:
     pass
@@ -84,6 +85,8 @@ class SignalServer:
         )
         self.request_log = RequestLog(metrics, form=settings.log, trusts_ids=bool(settings.trusted_proxies))
         self.signatures = signatures_of(settings, self.store, metrics)
+        signs = ProxySigns(metrics, trusted_proxies=settings.trusted_proxies)
+        self.timers.every_tick(signs.look, unless=lambda: True)
         self.endpoint = Endpoint(
             settings=settings,
             identity=Identity(settings.secret_key or secrets.token_urlsafe(32)),
@@ -91,6 +94,7 @@ class SignalServer:
             exchange=self.exchange,
             request_log=self.request_log,
             signatures=self.signatures,
+            signs=signs,
         )
         self.timers.every_tick(metrics.publish, unless=lambda: "PROMETHEUS_MULTIPROC_DIR" not in os.environ)
         self.driver = WsgiDriver(self.endpoint, self.timers, max_body=settings.max_body)

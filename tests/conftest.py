@@ -9,7 +9,7 @@ import pytest
 from live import Call, Server
 
 BY_BOTH_DRIVERS = {"test_live", "test_live_words", "test_drain"}
-"""Files of tests that each driver must pass: our worker's callbacks, and WSGI on gunicorn's own gevent worker."""
+"""Tests that each driver must pass: our worker's callbacks, and WSGI on gunicorn's own gevent worker."""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -21,6 +21,11 @@ MOST_KEPT: Final = 1024
 _NAME = rb"[!#$%&'*+.^`|~0-9A-Za-z-]+"  # a token of RFC 9110, 5.6.2, but for the underscore
 _VALUE = rb"[\t\x20-\x7e\x80-\xff]*"
 
+_BEGUN: Final = re.compile(
+    rb"(?:" + _NAME + rb":" + _VALUE + rb"\r\n)*(?:" + _NAME + rb"(?::" + _VALUE + rb")?)?\r?"
+)
+"""The lines of a head, the last of which may be cut anywhere."""
+
 _UNUSUAL: Final = frozenset(
     (
         b"transfer-encoding",
@@ -75,10 +80,12 @@ class Ordinary:
     """
 
     def __init__(self, paths: Iterable[str], heads: Heads, *, max_body: int | None, config: Any) -> None:
-        ours = b"|".join(re.escape(each.encode("ascii")) for each in paths)
+        self._first_lines = [b"POST %b HTTP/1.1" % each.encode("ascii") for each in paths]
         most_fields = config.limit_request_fields if config.limit_request_fields > 0 else 64
         fields = rb"((?:" + _NAME + rb":" + _VALUE + rb"\r\n){1,%d})\r\n" % most_fields
-        self._grammar = re.compile(rb"POST (?:" + ours + rb") HTTP/1\.1\r\n" + fields)
+        self._grammar = re.compile(
+            rb"(?:" + b"|".join(map(re.escape, self._first_lines)) + rb")\r\n" + fields
+        )
         self._heads = heads
         self._max_body = 1 << 30 if max_body is None else max_body
         bound = config.limit_request_field_size
@@ -96,7 +103,7 @@ class Ordinary:
         """
         end = data.find(b"\r\n\r\n", 0, self._most_head_bytes)
         if end < 0:
-            return Missing.HEAD if len(data) < self._most_head_bytes else None
+            return Missing.HEAD if self._may_become(data) else None
         end += 4
         at = data.find(_LENGTHS[0], 0, end)
         if at < 0:
@@ -122,6 +129,15 @@ class Ordinary:
         if len(data) < end + length:
             return Missing.BODY
         return found, end, end + length
+
+    def _may_become(self, data: bytes) -> bool:
+        """Could these bytes be the beginning of an ordinary head? Else gunicorn may refuse them at once."""
+        if len(data) >= self._most_head_bytes:
+            return False
+        first, found, rest = data.partition(b"\r\n")
+        if not found:
+            return any(line.startswith(data.removesuffix(b"\r")) for line in self._first_lines)
+        return first in self._first_lines and _BEGUN.fullmatch(rest) is not None
 
     def _keep(self, letters: bytes, found: OrdinaryHead) -> None:
         # Not before it comes a second time: heads with an id of a proxy's never do, and would fill it.

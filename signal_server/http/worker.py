@@ -89,7 +89,8 @@ class Connection:
         remote: the address that it comes from.
         buffer: bytes that were read, and are no whole request yet, or the next one.
         since: when it was last idle, by the monotonic clock.
-        transaction: the request that is under way.
+        is_busy: a request is under way.
+        transaction: that request, once it was opened.
         ordinary: its head.
         unread: there may be more to read, which was not done while a request was under way.
         is_gone: the client has closed its side.
@@ -102,6 +103,7 @@ class Connection:
         "buffer",
         "deadline",
         "fd",
+        "is_busy",
         "is_gone",
         "ordinary",
         "remote",
@@ -122,6 +124,7 @@ class Connection:
         self.transaction: Transaction | None = None
         self.ordinary: OrdinaryHead | None = None
         self.unread = False
+        self.is_busy = False
         self.is_gone = False
         self.unwritten = b""
         self.response: Response | None = None
@@ -129,7 +132,7 @@ class Connection:
 
 
 class Worker(GeventWorker):  # type: ignore[misc]
-    """See the module. It behaves as `GeventWorker` where it is not to be otherwise (`serves_by_callbacks`)."""
+    """See the module. It is a plain `GeventWorker` where that is wanted; see `serves_by_callbacks`."""
 
     alive: bool
     _was_told = False
@@ -266,13 +269,17 @@ class Worker(GeventWorker):  # type: ignore[misc]
 
     def _events(self) -> None:
         self._look()
-        ready = self._ready
+        ready, resolved = self._ready, self._resolved
+        self._will_reply = True
         for _ in range(min(len(ready), REQUESTS_A_TURN)):
             connection = ready.popleft()
             try:
                 self._readable(connection)
             except Exception:  # noqa: BLE001  logged by it
                 self._fail(connection)
+            if resolved:
+                self._reply_all()
+                self._will_reply = True
         self._reply_all()
         if ready:
             self._loop.run_callback(self._guarded, self._events)
@@ -308,7 +315,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
     def _readable(self, connection: Connection) -> None:
         if connection.socket is None:
             return
-        if connection.transaction is not None:
+        if connection.is_busy:
             connection.unread = True  # what is behind a request stays in the kernel until it is answered
             return
         connection.unread = False
@@ -370,31 +377,27 @@ class Worker(GeventWorker):  # type: ignore[misc]
             self.log.info("Autorestarting worker after current request.")
             self.alive = False
         connection.ordinary = ordinary
-        connection.transaction = self._endpoint.open(
-            ordinary.head, connection.remote, ordinary.forwarded, ordinary.given_id
-        )
+        connection.is_busy = True
         if self._blocks:
-            gevent.spawn_raw(self._start, connection, body)
+            gevent.spawn_raw(self._open, connection, ordinary, body)
         else:
-            self._start(connection, body)
+            self._open(connection, ordinary, body)
 
-    def _start(self, connection: Connection, body: bytes) -> None:
-        transaction = connection.transaction
-        assert transaction is not None
-
-        def looked() -> bytes:
-            self._look()
-            return body
-
+    def _open(self, connection: Connection, ordinary: OrdinaryHead, body: bytes) -> None:
         try:
-            self._endpoint.start(transaction, looked)
+            transaction = connection.transaction = self._endpoint.open(
+                ordinary.head, connection.remote, ordinary.forwarded, ordinary.given_id
+            )
+            if transaction.refusal is None:
+                self._look()
+                self._endpoint.start(transaction, body)
             ticket = transaction.ticket
             if ticket is None or ticket.result is not None:
                 self._reply(connection)
                 return
+            ticket.on_result(partial(self._resolve, connection))
             if connection.is_gone:
                 self._hang_up(connection)
-            ticket.on_result(partial(self._resolve, connection))
         except Exception:  # noqa: BLE001  logged by it
             self._fail(connection)
 
@@ -429,7 +432,8 @@ class Worker(GeventWorker):  # type: ignore[misc]
             self._fail(connection)
 
     def _is_open(self, connection: Connection) -> bool:
-        self._look()
+        if self._blocks:  # else the look before the decision was in the same breath
+            self._look()
         return connection.socket is not None and not connection.is_gone
 
     def _write(self, connection: Connection, response: Response) -> None:
@@ -442,7 +446,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
         data = b"HTTP/1.1 %b%b%b\r\n%b%bContent-Length: %d\r\n\r\n%b" % (
             status.encode("latin-1"),
             self._heads[closes],
-            transaction.entry.id.encode("latin-1"),
+            transaction.id.encode("latin-1"),
             ordinary.cors,
             more,
             len(payload),
@@ -499,6 +503,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
     def _written(self, connection: Connection, *, closes: bool) -> None:
         """The reply is in the kernel; the next request may be there already."""
         connection.transaction = None
+        connection.is_busy = False
         if connection.socket is None:
             return
         if closes or self._is_ending or not self.alive or (connection.is_gone and not connection.buffer):
@@ -511,7 +516,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
 
     def _next_request(self, connection: Connection) -> None:
         """Go on with what came behind a request that is answered now."""
-        if connection.transaction is not None or connection.socket is None:
+        if connection.is_busy or connection.socket is None:
             return
         try:
             if connection.buffer:

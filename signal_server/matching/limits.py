@@ -78,7 +78,7 @@ class MemoryLimits(Limits):
             self._address.hit(address)
 
     def count_connect(self, peer: bytes) -> None:
-        if self._pair is not None:
+        if self._pair is not None and self._pair.has(peer):
             self._pair.check(peer)
         if self._request is not None:
             self._request.hit(peer)
@@ -128,6 +128,10 @@ class Windows:
             window = self._count(key, now)
             if window[0] > self._amount:
                 raise self._refusal(window, now)
+
+    def has(self, key: bytes) -> bool:
+        """Is there a window of this key, which may be over?"""
+        return key in self._open
 
     def check(self, key: bytes) -> None:
         """Raise RateLimited if one more would be too many."""

@@ -20,6 +20,7 @@ const OPEN_WITHIN = 5000; // no link that opened took longer than 2.1 s; DTLS se
 const HOLD_WITHIN = 65_000; // above any sensible REQUEST_TIMEOUT; it ends requests over a line that died silently
 const DELIVER_WITHIN = 10_000; // the server answers an answer within 3 s
 const GATHER_LEAST = 100; // of an answer that comes late already
+const FAR = 20; // to the server and back; from there on, our checks begin as late as the other side's
 const CLOCK_SAME = 1000;
 const SIGN_WITHIN = 10_000;
 const ICE_WITHIN = 3000;
@@ -69,7 +70,7 @@ const FINAL = ["NO_WEBRTC", "SIGNER"]; // of those that have no status
 
 /**
  * @typedef {object} SimplePeer what is used of it, in version 9 and 10
- * @property {(signal: Signal) => void} signal
+ * @property {(signal: Signal | { type: "candidate", candidate: RTCIceCandidateInit }) => void} signal
  * @property {(event: string, listener: (value: any) => void) => unknown} on
  * @property {(event: string, listener: (value: any) => void) => unknown} once
  * @property {() => void} destroy
@@ -426,16 +427,23 @@ class Transport {
     return knownIceServers(this.url, this.fetch);
   }
 
+  /** In ms, to the server and back; 0 while it is not known. */
+  get roundTrip() {
+    return roundTrips.get(rootOf(this.url)) ?? 0;
+  }
+
   /**
    * One request and its reply.
    *
    * @param {Message} message
    * @param {number} ms
+   * @param {() => void} [sending] called when it is signed and about to be sent
    * @returns {Promise<Reply>} a reply of status 200, checked
    */
-  async post(message, ms) {
+  async post(message, ms, sending = () => {}) {
     for (let isFirst = true; ; isFirst = false) {
       const parameters = await this.codec.write(message);
+      sending();
       const more = given({ FINGERPRINT: this.fingerprint, REMATCH: this.rematch ? "1" : "" });
       const { status, reply } = await this.#request({ ...parameters, ...more }, ms);
       // By status, never by `ok`: 297, 298 and 299 are as good as 200 to a browser.
@@ -452,6 +460,10 @@ class Transport {
    * Posts an answer, again if no reply comes (the server knows a repeated one) or if it is told to ask again soon.
    * The link may open before we hear DELIVERED: then it was delivered.
    *
+   * Our checks begin when the answer is with the server, half a round trip after it was sent. The other side begins a
+   * little later, once it has the answer. Behind a NAT that is open to all, its own packet must be on the way before
+   * ours comes in, or the NAT takes the port for ours; and the other way round. See docs/nat.md.
+   *
    * @param {Message} message
    * @param {End} end
    * @returns {Promise<Reply>}
@@ -459,6 +471,7 @@ class Transport {
   async deliver(message, end) {
     const reply = this.#postAgain(message, end);
     reply.catch(error => error?.type === "UNTRUSTED" && end.close());
+    reply.then(() => end.begin(), () => {});
     const opened = end.opened.then(() => ({ TYPE: "DELIVERED" }));
     return Promise.race([reply, opened.catch(() => reply)]);
   }
@@ -467,7 +480,7 @@ class Transport {
   async #postAgain(message, end) {
     for (let repeat = 0; ; repeat++) {
       try {
-        return await this.post(message, DELIVER_WITHIN);
+        return await this.post(message, DELIVER_WITHIN, () => setTimeout(() => end.begin(), this.roundTrip / 2));
       } catch (error) {
         const after = retryAnswerAfter(error);
         if (after === undefined || repeat >= REPEATS) throw error;
@@ -505,7 +518,8 @@ class Transport {
     inFlight.add(leave);
     try {
       const body = new URLSearchParams({ ...parameters, REQUEST });
-      const response = await this.fetch(this.url, { ...ANONYMOUS, method: "POST", body, signal: ended.signal });
+      const asked = this.fetch(this.url, { ...ANONYMOUS, method: "POST", body, signal: ended.signal });
+      const response = await timed(this.url, asked);
       const { status, reply } = await readJson(response);
       if (reply.TYPE) heard.add(rootOf(this.url));
       return { status, reply };
@@ -689,7 +703,8 @@ class Ends {
     this.hasIceServers = iceServers.length > 0;
     const config = { ...rtc, iceServers, ...(await this.certificates) };
     checkAborted(signal);
-    const setup = { Peer, wrtc, Connection, config, gather: most(), streams, signal };
+    const isFar = this.transport.roundTrip >= FAR;
+    const setup = { Peer, wrtc, Connection, config, gather: most(), streams, signal, isFar };
     try {
       return isNative ? new NativeEnd(setup, initiator) : new SimplePeerEnd(setup, initiator);
     } catch (error) {
@@ -707,6 +722,7 @@ class Ends {
  * @property {number} gather
  * @property {MediaStream[]} streams
  * @property {AbortSignal} signal
+ * @property {boolean} isFar whether the candidates of an offer are kept until `begin`
  *
  * @typedef {NativeEnd | SimplePeerEnd} End
  * @typedef {Promise<{ certificates?: RTCCertificate[] }>} Certificates
@@ -725,7 +741,12 @@ class AnyEnd {
   /** For what a page is to hear only from now on. */
   release = () => {};
 
-  constructor() {
+  /** @type {RTCIceCandidateInit[]} of the other side, not used yet */
+  #kept = [];
+
+  /** @param {Setup} setup */
+  constructor(setup) {
+    this.setup = setup;
     /** @type {Promise<void>} */
     this.closed = new Promise(resolve => (this.over = resolve));
     /** @type {Promise<void>} */
@@ -740,6 +761,21 @@ class AnyEnd {
     this.hasFailed = true;
     this.onlost();
   }
+
+  /** @param {Signal} offer @returns {string} its SDP as it is used at once: if we are far, without its candidates */
+  setAside({ sdp }) {
+    if (!this.setup.isFar) return sdp;
+    this.#kept = candidateLines(sdp);
+    return sdp.replace(/^a=candidate:.*(\r?\n|$)/gm, "");
+  }
+
+  /** Lets the checks of the other side's candidates begin. */
+  begin() {
+    for (const candidate of this.#kept.splice(0)) this.add(candidate);
+  }
+
+  /** @param {RTCIceCandidateInit} candidate */
+  add(candidate) {}
 
   /** @param {RTCPeerConnection} peer whose path is watched from now on */
   watch(peer) {
@@ -779,8 +815,7 @@ class NativeEnd extends AnyEnd {
 
   /** @param {Setup} setup @param {boolean} initiator */
   constructor(setup, initiator) {
-    super();
-    this.setup = setup;
+    super(setup);
     /** @type {RTCPeerConnection} */
     this.peer = new setup.Connection(setup.config);
     this.peer.addEventListener("connectionstatechange", () => {
@@ -805,7 +840,7 @@ class NativeEnd extends AnyEnd {
   async signal(offer) {
     const { peer, setup } = this;
     try {
-      if (offer) await peer.setRemoteDescription({ type: "offer", sdp: offer.sdp });
+      if (offer) await peer.setRemoteDescription({ type: "offer", sdp: this.setAside(offer) });
       for (const stream of setup.streams) for (const track of stream.getTracks()) peer.addTrack(track, stream);
       const made = await (offer ? peer.createAnswer() : peer.createOffer());
       // Some stacks gather before this resolves.
@@ -816,6 +851,11 @@ class NativeEnd extends AnyEnd {
     } catch (error) {
       throw (this.#isEnding ? undefined : closedByBrowser(error)) ?? error;
     }
+  }
+
+  /** @param {RTCIceCandidateInit} candidate that is of no use to us, perhaps: there are others */
+  add(candidate) {
+    void Promise.resolve(this.peer.addIceCandidate(candidate)).catch(() => {});
   }
 
   /** @param {Signal} answer */
@@ -868,8 +908,7 @@ class SimplePeerEnd extends AnyEnd {
 
   /** @param {Setup} setup @param {boolean} initiator */
   constructor(setup, initiator) {
-    super();
-    this.setup = setup;
+    super(setup);
     const { Peer, wrtc, config, gather, streams } = setup;
     // Its own default `config` would ask third parties' STUN servers: ours always names them, be it none.
     const options = { initiator, config, streams, trickle: false, iceCompleteTimeout: gather };
@@ -894,7 +933,7 @@ class SimplePeerEnd extends AnyEnd {
   /** @param {Signal} [offer] @returns {Promise<Signal>} */
   async signal(offer) {
     const { gather, signal, config } = this.setup;
-    if (offer) this.peer.signal({ type: "offer", sdp: offer.sdp });
+    if (offer) this.peer.signal({ type: "offer", sdp: this.setAside(offer) });
     const { _pc } = this.peer; // it would wait for the slowest ICE server
     const early = _pc ? gathered(_pc, config).then(() => described(_pc) ?? this.signalled) : this.signalled;
     const ended = this.closed.then(() => Promise.reject(closedByBrowser(this.#error) ?? badSignal(this.#error)));
@@ -902,6 +941,11 @@ class SimplePeerEnd extends AnyEnd {
     return within(2 * gather, signal, Promise.race([this.signalled, early, ended]), () => {
       throw new SpaceriftError("LINK_LOST", NOT_OPENED);
     });
+  }
+
+  /** @param {RTCIceCandidateInit} candidate */
+  add(candidate) {
+    if (!this.#isClosed) this.peer.signal({ type: "candidate", candidate });
   }
 
   /** @param {Signal} answer */
@@ -1047,6 +1091,22 @@ const wakeUps = new Set();
 /** @type {Set<string>} the servers that gave a reply which this page may read */
 const heard = new Set();
 
+/** @type {Map<string, number>} ms to a server and back, by its root: the least that a reply ever took */
+const roundTrips = new Map();
+
+/**
+ * @param {URL} url
+ * @param {Promise<Response>} asked of the server there, just now
+ * @returns {Promise<Response>}
+ */
+async function timed(url, asked) {
+  const startedAt = Date.now();
+  const response = await asked;
+  const root = rootOf(url);
+  roundTrips.set(root, Math.min(roundTrips.get(root) ?? Infinity, Date.now() - startedAt));
+  return response;
+}
+
 /** @type {WeakMap<Signer, number>} ms by which the server's clock is before ours, as it said itself */
 const clockOffsets = new WeakMap();
 
@@ -1148,7 +1208,7 @@ async function askIceServers(url, address, fetch) {
   const never = new AbortController().signal;
   for (let waited = 0; ; ) {
     const ended = new AbortController();
-    const asked = fetch(address, { ...ANONYMOUS, signal: ended.signal }).then(readJson);
+    const asked = timed(url, fetch(address, { ...ANONYMOUS, signal: ended.signal })).then(readJson);
     const { status, reply } = await within(ICE_WITHIN, never, asked, () => {
       ended.abort();
       throw networkError();
@@ -1245,6 +1305,18 @@ async function receivedBy(peer) {
 /** @param {RTCPeerConnection} peer @returns {Signal | undefined} with what it has gathered */
 function described({ localDescription }) {
   return localDescription ? /** @type {Signal} */ ({ type: localDescription.type, sdp: localDescription.sdp }) : undefined;
+}
+
+/** @param {string} sdp @returns {RTCIceCandidateInit[]} its candidates, as they would have come one by one */
+function candidateLines(sdp) {
+  /** @type {RTCIceCandidateInit[]} */
+  const found = [];
+  let sdpMLineIndex = -1;
+  for (const line of sdp.split(/\r?\n/)) {
+    if (line.startsWith("m=")) sdpMLineIndex++;
+    if (line.startsWith("a=candidate:")) found.push({ candidate: line.slice(2), sdpMLineIndex });
+  }
+  return found;
 }
 
 /** @param {string} sdp @returns {Candidates} */

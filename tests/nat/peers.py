@@ -1,0 +1,320 @@
+"""Who meets in the laboratory: Chromium and Firefox, each in a namespace; and the servers in the world."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from playwright.sync_api import Error, Playwright, sync_playwright
+
+from laboratory import OTHER, OTHER_V6, SERVER, SERVER_V6, Laboratory
+from live import NO_LIMITS, ROOT, environment
+from marionette import Marionette, preferences
+from tabs import bundle
+
+MODULE = ROOT / "signal_server/static/spacerift.js"
+CHROMIUM = "/usr/bin/chromium"
+FIREFOX = "/usr/bin/firefox-esr"
+ARGUMENTS = [
+    "--no-sandbox",  # as root
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--no-first-run",
+    "--ignore-certificate-errors",  # the TURN server's is our own
+]
+TURN_SECRET = "a long random text"
+STUN = f"stun:{SERVER}:3478"
+STUN_V6 = f"stun:[{SERVER_V6}]:3478"
+
+
+class Page(Protocol):
+    """A browser's window."""
+
+    def goto(self, url: str) -> object: ...
+
+    def evaluate(self, function: str, argument: Any = None) -> Any: ...
+
+
+class World:
+    """The signal server, a site with the laboratory's page, and coturn, all in `world`.
+
+    The signal server has port 80 of one address, the site port 80 of the other: a client that may use no
+    other port reaches both. coturn is on 3478 (UDP and TCP) and 443 (TCP).
+    """
+
+    def __init__(self, lab: Laboratory) -> None:
+        self.lab = lab
+        self._exits = contextlib.ExitStack()
+        self.folder = Path(self._exits.enter_context(tempfile.TemporaryDirectory(prefix="nat-")))
+        self.server: subprocess.Popen[bytes] | None = None
+        self._settings: dict[str, str] | None = None
+
+    def __enter__(self) -> World:
+        site = self.folder / "site"
+        site.mkdir()
+        (site / "index.html").write_text(
+            '<!doctype html><script type="module" src="page.bundle.js"></script>'
+        )
+        bundle("tests/nat/page.js", site / "page.bundle.js")
+        self.offer_module("spacerift.js", MODULE.read_text())
+        serve = [sys.executable, "-m", "http.server", "--directory", str(site), "--bind"]
+        for address in (OTHER, OTHER_V6):
+            self._start("site", [*serve, address, "80"])
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._exits.close()
+
+    def offer_module(self, name: str, text: str) -> None:
+        """Let the site have a browser module under a name."""
+        (self.folder / "site" / name).write_text(text)
+
+    def start_server(self, **settings: str) -> None:
+        """Start the signal server with these settings, in place of one that has others."""
+        if settings == self._settings:
+            return
+        self._stop(self.server)
+        self._settings = settings
+        environ = environment(**{**NO_LIMITS, "REQUEST_TIMEOUT": "60", **settings})
+        binds = ["--bind", f"{SERVER}:80", "--bind", f"[{SERVER_V6}]:80"]
+        command = [sys.executable, "-m", "gunicorn", *binds, "tests.probe:app()"]
+        self.server = self._start("server", command, cwd=ROOT, env=environ)
+        self.answers(lambda: self.get("/ready"))
+
+    def start_turn(self) -> None:
+        """Start coturn as STUN and TURN server, by the configuration that docs/nat.md shows."""
+        (self.folder / "turnserver.conf").write_text(turn_configuration(self.folder))
+        command = ["turnserver", "-c", str(self.folder / "turnserver.conf"), "--log-file=stdout"]
+        command += [f"--userdb={self.folder / 'turn'}", f"--pidfile={self.folder / 'turn.pid'}"]
+        self._start("coturn", command)
+        with self.lab.udp("world", SERVER) as asking:
+            self.answers(lambda: ask_stun(asking, SERVER))
+
+    def _start(self, name: str, command: list[str], **more: Any) -> subprocess.Popen[bytes]:
+        log = self._exits.enter_context((self.folder / f"{name}.log").open("ab"))
+        whole = [*self.lab.command("world"), *command]
+        process = subprocess.Popen(whole, stdout=log, stderr=log, start_new_session=True, **more)
+        self._exits.callback(self._stop, process)
+        return process
+
+    @staticmethod
+    def _stop(process: subprocess.Popen[bytes] | None) -> None:
+        if process and process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(5)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def answers(self, asked: Callable[[], object]) -> None:
+        """Ask until there is an answer."""
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                asked()
+                return
+            except OSError:
+                if time.monotonic() > deadline:
+                    logs = [path.read_text()[-2000:] for path in self.folder.glob("*.log")]
+                    raise TimeoutError("\n".join(logs)) from None
+                time.sleep(0.05)
+
+    def get(self, path: str) -> Any:
+        """What the signal server says, as JSON."""
+
+        def ask() -> Any:
+            with urllib.request.urlopen(f"http://{SERVER}{path}", timeout=5) as response:
+                return json.load(response)
+
+        return self.lab.within("world", ask)
+
+    def until(self, **counts: int) -> None:
+        """Return once the signal server's store has these counts."""
+        deadline = time.monotonic() + 15
+        while not counts.items() <= self.get("/test/statistics").items():
+            assert time.monotonic() < deadline, f"{counts} was never reached"
+            time.sleep(0.01)
+
+    def open(self, page: Page, *, over_v6: bool = False, module: str = "spacerift.js") -> None:
+        """Open the laboratory's page."""
+        server, site = (f"[{SERVER_V6}]", f"[{OTHER_V6}]") if over_v6 else (SERVER, OTHER)
+        query = urllib.parse.urlencode({"server": f"http://{server}/", "module": module})
+        url = f"http://{site}/?{query}"
+        for again in (True, True, False):
+            try:
+                page.goto(url)
+                break
+            except Error as error:  # it has just heard of an address that changed
+                if not again or "ERR_NETWORK_CHANGED" not in str(error):
+                    raise
+        page.evaluate(
+            "async () => { while (!window.rift) await new Promise(resolve => setTimeout(resolve, 10)); }"
+        )
+
+
+def turn_configuration(folder: Path) -> str:
+    """What docs/nat.md says to write into turnserver.conf, with a certificate of our own in this folder."""
+    certificate, key = folder / "certificate.pem", folder / "key.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    command += ["-subj", "/CN=turn", "-days", "2"]
+    command += ["-addext", f"subjectAltName=IP:{SERVER}", "-out", str(certificate), "-keyout", str(key)]
+    subprocess.run(command, check=True, capture_output=True)
+    shown = (ROOT / "docs/nat.md").read_text().split("# turnserver.conf\n")[1].split("```")[0]
+    return re.sub(
+        r"(?m)^(cert|pkey)=.*", lambda line: f"{line[1]}={certificate if line[1] == 'cert' else key}", shown
+    )
+
+
+def ask_stun(asking: socket.socket, server: str) -> bytes:
+    """Ask for our own address, as STUN has it."""
+    asking.sendto(bytes.fromhex("0001 0000 2112a442") + b"a test of 12", (server, 3478))
+    return asking.recv(1500)
+
+
+class Browsers:
+    """Starts browsers, each in a namespace of its own, and ends them."""
+
+    def __init__(self, lab: Laboratory) -> None:
+        self.lab = lab
+        self._exits = contextlib.ExitStack()
+        self._playwright: Playwright | None = None
+
+    def __enter__(self) -> Browsers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """End all of them."""
+        self._playwright = None
+        self._exits.close()
+
+    def start(self, browser: str, namespace: str) -> Page:
+        """Start `chromium` or `firefox` there; its one window."""
+        return self._chromium(namespace) if browser == "chromium" else self._firefox(namespace)
+
+    def _chromium(self, namespace: str) -> Page:
+        if not self._playwright:
+            self._playwright = self._exits.enter_context(sync_playwright())
+        folder = self._exits.enter_context(tempfile.TemporaryDirectory(prefix="nat-"))
+        launcher = Path(folder, "chromium")  # Playwright speaks with it over pipes, which no namespace cuts
+        command = " ".join(self.lab.command(namespace))
+        launcher.write_text(f'#!/bin/sh\nexec {command} {CHROMIUM} "$@"\n')
+        launcher.chmod(0o755)
+        browser = self._playwright.chromium.launch(executable_path=str(launcher), args=ARGUMENTS)
+        self._exits.callback(browser.close)
+        page = browser.new_page()
+        page.set_default_timeout(30_000)
+        return page
+
+    def _firefox(self, namespace: str) -> Page:
+        profile = Path(
+            self._exits.enter_context(tempfile.TemporaryDirectory(prefix="nat-", ignore_cleanup_errors=True))
+        )
+        (profile / "user.js").write_text(preferences())
+        command = [*self.lab.command(namespace), FIREFOX, "--headless", "--marionette", "--no-remote"]
+        command += ["--profile", str(profile), "about:blank"]
+        quiet = subprocess.DEVNULL
+        process = subprocess.Popen(command, stdout=quiet, stderr=quiet, start_new_session=True)
+        self._exits.callback(end, process)
+        connection = self.lab.within(namespace, lambda: _connected(("127.0.0.1", 2828), process))
+        self._exits.callback(connection.close)
+        return Marionette(connection)
+
+
+def _connected(address: tuple[str, int], process: subprocess.Popen[bytes]) -> socket.socket:
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            return socket.create_connection(address)
+        except ConnectionRefusedError:
+            assert process.poll() is None, "the browser has ended"
+            assert time.monotonic() < deadline, "the browser did not begin to listen"
+            time.sleep(0.05)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def outcomes(*pages: Page, seconds: float = 40) -> Iterator[dict[str, Any]]:
+    """What became of the try of each page."""
+    deadline = time.monotonic() + seconds
+    for page in pages:
+        while not (found := page.evaluate("() => rift.outcome()")):
+            assert time.monotonic() < deadline, page.evaluate("() => rift.now.states")
+        yield found
+
+
+class Try(NamedTuple):
+    """Two peers looked for one another; what either of them says of it."""
+
+    waited: dict[str, Any]
+    came: dict[str, Any]
+
+    @property
+    def linked(self) -> bool:
+        return self.waited["role"] is not None and self.came["role"] is not None
+
+    @property
+    def ms(self) -> float:
+        """From the answer to the open channel, at the one that waited."""
+        times = {state: ms for state, ms, _ in self.waited["states"]}
+        return float(times["linked"] - times["connecting"])
+
+    @property
+    def click(self) -> float:
+        """From the start to the open channel in ms, at the one that came."""
+        return float(self.came["opened"])
+
+    @property
+    def way(self) -> str:
+        """The kinds of candidates in use, of the one that waited and of the one that came."""
+        return "-".join(self.waited["way"])
+
+
+_numbers = itertools.count(1)
+
+
+def attempt(world: World, waits: Page, comes: Page, *, keep: bool = False, **options: Any) -> Try:
+    """Let two pages look for one another once, in a pool of their own.
+
+    Args:
+        keep: the link stays open; the caller ends it with `part`.
+        options: of `connect`, and `kind`: of the waiting one and the coming one if it is a pair.
+    """
+    namespace = f"try {next(_numbers)}"
+    for number, page in enumerate((waits, comes)):
+        own = {name: each[number] if isinstance(each, tuple) else each for name, each in options.items()}
+        page.evaluate("options => rift.meet(options)", {"namespace": namespace, **own})
+        if page is waits:
+            world.until(waiting=1)
+    found = Try(*outcomes(waits, comes))
+    if not keep:
+        part(waits, comes)
+    return found
+
+
+def part(*pages: Page) -> None:
+    """End the try of each page."""
+    for page in pages:
+        page.evaluate("() => rift.end()")
