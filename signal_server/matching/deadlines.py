@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from typing import Any, Final, Protocol
+from collections.abc import Callable
+from typing import Final
+
+Due = tuple[int, int, str]
+"""When in ms, a number that counts up, and a ticket or a nonce."""
 
 WAIT: Final = 0
 ANSWER: Final = 1
@@ -13,25 +17,14 @@ WRITE: Final = 2
 NEVER: Final = 1 << 62
 
 
-class Expiring(Protocol):
-    """What has a deadline.
-
-    Attributes:
-        due: the number of the only entry that counts for it; 0 if none does.
-    """
-
-    due: int
-
-
-Due = tuple[int, int, Any]
-"""When in ms, a number that counts up and is above 0, and an `Expiring`."""
-
-
 class Deadlines:
     """Entries in the order of (when, number).
 
     Almost all come in that order by themselves, for each of the three terms apart, because a term is as long
     for all. One that does not (a request whose body was slow, or whose proxy is impatient) goes to a heap.
+
+    Most entries do not count any more when their time comes. They hold a name and nothing else, so that what
+    has ended is free at once: thousands that ended in the last seconds would cost more than those that live.
 
     Attributes:
         first_ms: before this nothing is due.
@@ -44,19 +37,17 @@ class Deadlines:
         self._early: list[Due] = []
         self.first_ms = NEVER
 
-    def add(self, term: int, when_ms: int, number: int, it: Expiring) -> None:
-        """Add an entry, which is the one that counts for `it` from now on."""
-        it.due = number
+    def add(self, term: int, due: Due) -> None:
         queue = self._queues[term]
-        if queue and queue[-1][0] > when_ms:
-            heapq.heappush(self._early, (when_ms, number, it))
+        if queue and queue[-1][0] > due[0]:
+            heapq.heappush(self._early, due)
         else:
-            queue.append((when_ms, number, it))
-        if when_ms < self.first_ms:
-            self.first_ms = when_ms
+            queue.append(due)
+        if due[0] < self.first_ms:
+            self.first_ms = due[0]
 
-    def take(self, now_ms: int) -> Any:
-        """Take out what is due first, or return None. Entries before it that do not count are dropped."""
+    def take(self, now_ms: int, counts: Callable[[Due], bool]) -> Due | None:
+        """Take out the first entry that is due and still counts; drop those before it that do not."""
         first: deque[Due] | None = None
         later = NEVER
         for queue in self._queues:
@@ -65,8 +56,8 @@ class Deadlines:
                 if due[0] > now_ms:
                     later = min(later, due[0])
                     break
-                if due[2].due == due[1]:
-                    if first is None or due[:2] < first[0][:2]:
+                if counts(due):
+                    if first is None or due < first[0]:
                         first = queue
                     break
                 queue.popleft()
@@ -75,12 +66,12 @@ class Deadlines:
             if due[0] > now_ms:
                 later = min(later, due[0])
                 break
-            if first is not None and first[0][:2] < due[:2]:
+            if first is not None and first[0] < due:
                 break
             heapq.heappop(self._early)
-            if due[2].due == due[1]:
-                return due[2]
+            if counts(due):
+                return due
         if first is not None:
-            return first.popleft()[2]
+            return first.popleft()
         self.first_ms = later
         return None

@@ -17,14 +17,12 @@ class Offer:
     Attributes:
         place: in the order of receipt, for good.
         nonce: of the handover that it is out with.
-        due: see `Deadlines`.
     """
 
     arrival: Arrival
     place: int
     deadline_ms: int
     nonce: str | None = None
-    due: int = 0
 
 
 MetBy = Callable[[bytes], Met | None]

@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 from ..messages import ANSWER, DELIVERED, DEMOTE, NO_PEER, Arrival, Delivery, Reply
 from . import deadlines
-from .deadlines import Deadlines
+from .deadlines import Deadlines, Due
 from .pairs import Met, PairMemory
 from .pool import Offer, Pool
 
@@ -72,14 +72,10 @@ class _Handover:
     responder: bytes
     bearer: bytes
     offer: Offer | None  # None: the initiator has left, or was answered
-    due: int = 0  # see `Deadlines`
+    due: int = 0  # the number of its only entry among the deadlines that counts
     stage: _Stage = _Stage.OFFERED
     digest: bytes = b""
     repliers: list[Arrival] = field(default_factory=list)  # the answer, and repeats while it is on its way
-
-
-_NOBODY = Arrival("", "", b"", b"", "", b"", 0)
-"""Stands in an offer that is over."""
 
 
 class Rules:
@@ -115,7 +111,7 @@ class Rules:
         offer = Offer(arrival, self._last_number, now_ms + arrival.wait_ms)
         self._offers[arrival.ticket] = offer
         self._wait(offer)
-        self._deadlines.add(deadlines.WAIT, offer.deadline_ms, offer.place, offer)
+        self._deadlines.add(deadlines.WAIT, (offer.deadline_ms, offer.place, arrival.ticket))
         return []
 
     def answer(self, arrival: Arrival, nonce: str, *, nonces: Nonces, now_ms: int) -> list[Delivery] | None:
@@ -138,10 +134,10 @@ class Rules:
             return []
         offer, handover.offer = handover.offer, None
         if offer is None:
-            self._void(handover)
+            del self._handovers[handover.nonce]
             return self.connect(arrival, may_wait=False, nonces=nonces, now_ms=now_ms)
         ticket = offer.arrival.ticket
-        self._over(offer)
+        del self._offers[ticket]
         handover.stage, handover.digest = _Stage.ANSWERED, arrival.digest
         handover.repliers.append(arrival)
         self._set_deadline(handover, deadlines.WRITE, now_ms + self._times.write)
@@ -161,7 +157,7 @@ class Rules:
             return None
         if not may_wait and self._oldest_for(arrival, now_ms, unwanted=handover.initiator) is None:
             return [Delivery(arrival.ticket, Reply(NO_PEER))]
-        self._void(handover)
+        del self._handovers[handover.nonce]
         self._remember(handover, Met.BOUNCED, now_ms)
         if not may_wait:  # first, lest the returned offer takes the one that was found
             matched = self.connect(arrival, may_wait=False, nonces=nonces, now_ms=now_ms)
@@ -174,7 +170,7 @@ class Rules:
         handover = self._handovers.get(nonce)
         if handover is None or handover.stage is not _Stage.OFFERED:
             return []
-        self._void(handover)
+        del self._handovers[handover.nonce]
         return self._give_back(handover.offer, nonces, now_ms)
 
     def claim(self, nonce: str) -> bool:
@@ -215,19 +211,23 @@ class Rules:
         else:
             # The nonce stays a ticket past the limits until its time is over.
             self._handovers[offer.nonce].offer = None
-        self._over(offer)
+        del self._offers[ticket]
         return True
 
     def expire(self, *, nonces: Nonces, now_ms: int) -> list[Delivery]:
         """End what has run out of time."""
         deliveries: list[Delivery] = []
         while self._deadlines.first_ms <= now_ms:
-            due = self._deadlines.take(now_ms)
-            if isinstance(due, _Handover):
-                deliveries += self._expire_handover(due, nonces, now_ms)
-            elif due is not None:
-                self._remove(due)
-                deliveries.append(self._end(due))
+            due = self._deadlines.take(now_ms, self._counts)
+            if due is None:
+                break
+            name = due[2]
+            if name in self._handovers:
+                deliveries += self._expire_handover(self._handovers[name], nonces, now_ms)
+            else:
+                offer = self._offers[name]
+                self._remove(offer)
+                deliveries.append(self._end(offer))
         return deliveries
 
     def is_due(self, now_ms: int) -> bool:
@@ -300,7 +300,6 @@ class Rules:
         """Offer a request to a responder, whose own request ends with it."""
         nonce = nonces()
         offer.nonce = nonce
-        offer.due = 0  # it ends when it returns
         handover = _Handover(
             nonce, responder.pool, offer.arrival.peer, responder.peer, responder.bearer, offer
         )
@@ -317,38 +316,25 @@ class Rules:
             return [self._end(offer)]
         other = self._oldest_for(offer.arrival, now_ms)
         if other is None:
-            self._wait(offer)
-            offer.due = offer.place  # the entry stands from before
+            self._wait(offer)  # its deadline stands from before
             return []
         self._remove(other)
         older, younger = (offer, other) if offer.place < other.place else (other, offer)
         arrival = younger.arrival
-        self._over(younger)
+        del self._offers[arrival.ticket]
         return [self._hand_over(older, arrival, nonces, now_ms)]
 
     def _end(self, offer: Offer) -> Delivery:
         ticket = offer.arrival.ticket
-        self._over(offer)
+        del self._offers[ticket]
         return Delivery(ticket, Reply(NO_PEER))
-
-    def _over(self, offer: Offer) -> None:
-        """It is no offer any more. Its entry among the deadlines stays for a while, but not its signal."""
-        del self._offers[offer.arrival.ticket]
-        offer.due = 0
-        offer.arrival = _NOBODY
-
-    def _void(self, handover: _Handover) -> None:
-        """Its nonce is good no more."""
-        del self._handovers[handover.nonce]
-        handover.due = 0
 
     def _lose(self, handover: _Handover, nonces: Nonces, now_ms: int) -> list[Delivery]:
         """The initiator is gone: the peer that answered it gets the next offer, or none."""
-        self._void(handover)
-        repliers, handover.repliers = handover.repliers, []
+        del self._handovers[handover.nonce]
         return [
             delivery
-            for each in repliers
+            for each in handover.repliers
             for delivery in self.connect(each, may_wait=False, nonces=nonces, now_ms=now_ms)
         ]
 
@@ -365,10 +351,20 @@ class Rules:
 
     def _set_deadline(self, handover: _Handover, term: int, when_ms: int) -> None:
         self._last_number += 1
-        self._deadlines.add(term, when_ms, self._last_number, handover)
+        handover.due = self._last_number
+        self._deadlines.add(term, (when_ms, handover.due, handover.nonce))
+
+    def _counts(self, due: Due) -> bool:
+        """Is this still the deadline of what it names? An offer that is out ends when it returns."""
+        _, number, name = due
+        handover = self._handovers.get(name)
+        if handover is not None:
+            return handover.due == number
+        offer = self._offers.get(name)
+        return offer is not None and offer.nonce is None
 
     def _expire_handover(self, handover: _Handover, nonces: Nonces, now_ms: int) -> list[Delivery]:
         if handover.stage in (_Stage.ANSWERED, _Stage.WRITING):
             return self._lose(handover, nonces, now_ms)
-        self._void(handover)
+        del self._handovers[handover.nonce]
         return self._give_back(handover.offer, nonces, now_ms)
