@@ -102,6 +102,7 @@ def test_a_text_is_shared_by_three_tabs_and_one_that_slept_catches_up(
         ]
         texts = [page.get_by_role("textbox", name="The text") for page in pages]
         for page in pages:
+            page.set_viewport_size({"width": 460, "height": 400})
             page.goto(f"{url}?server={server.url}#writers")
         for page in pages:
             expect(page.locator("#others")).to_have_text("Linked with 2 others.")
@@ -116,7 +117,7 @@ def test_a_text_is_shared_by_three_tabs_and_one_that_slept_catches_up(
                 expect(page.locator("#others")).to_contain_text("1 of them interrupted")
             write(texts[0], "Four, while Three slept.")
             if SHOTS:
-                pages[0].screenshot(path=f"{SHOTS}/shared-text.png")
+                pages[0].screenshot(path=f"{SHOTS}/shared-text-1.png")
         finally:
             sleeper.tell_pages(signal.SIGCONT)
         for text in texts:
@@ -124,4 +125,7 @@ def test_a_text_is_shared_by_three_tabs_and_one_that_slept_catches_up(
         for page in pages:
             expect(page.locator("#others")).to_have_text("Linked with 2 others.")
         assert len({text.input_value() for text in texts}) == 1
+        if SHOTS:
+            pages[1].screenshot(path=f"{SHOTS}/shared-text-2.png")
+            pages[2].screenshot(path=f"{SHOTS}/shared-text-3.png")
         sleeper.browser.close()
