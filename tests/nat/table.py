@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterator
 
 from laboratory import KINDS, SERVER, SERVER_V6, Laboratory
-from peers import STUN, STUN_V6, TURN_SECRET, Browsers, Page, Try, World, attempt
+from peers import STUN, STUN_V6, TURN_SECRET, Browsers, Try, Window, World, attempt
 
 FOUR = ["public", "firewall", "full cone", "open masquerade", "home router", "symmetric", "double", "no UDP"]
 NETWORKS = [
@@ -58,7 +58,7 @@ class Meetings:
 
     def __init__(self, lab: Laboratory, world: World, browsers: Browsers, names: list[str]) -> None:
         self.lab, self.world, self.browsers, self.names = lab, world, browsers, names
-        self.pages: dict[tuple[str, str], Page] = {}
+        self.pages: dict[tuple[str, str], Window] = {}
         self._networks = ("", "")
 
     def start(self) -> None:
@@ -82,7 +82,7 @@ class Meetings:
                 self._load(waits, comes, one if side == "a" else other, other if side == "a" else one)
                 yield f"{page} waits, {name} ← {its_name}", attempt(self.world, waits, comes)
 
-    def _load(self, waits: Page, comes: Page, kind: str, its_kind: str) -> None:
+    def _load(self, waits: Window, comes: Window, kind: str, its_kind: str) -> None:
         for page, behind in ((waits, kind), (comes, its_kind)):
             self.world.open(page, over_v6=KINDS[behind].addresses in ("IPv6", "NAT66"))
 
