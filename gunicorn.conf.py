@@ -9,28 +9,51 @@ import os
 import resource
 import shutil
 import signal
+import socket
 import tempfile
 import time
 import weakref
 
+import gunicorn.sock
 import gunicorn.util
 
 wsgi_app = "signal_server.app:serve()"
 
-# A held request costs a greenlet here, and a thread anywhere else.
-worker_class = "gevent"
+# gunicorn's gevent worker, in which a request that waits costs 3 KiB. On plain `gevent` it costs a greenlet
+# of 20 KiB, and several times the time; on `gthread` it costs a thread.
+worker_class = "signal_server.http.worker.Worker"
+
+
+def platforms(name, default):
+    """A number that the platform sets, and may leave empty."""
+    text = os.environ.get(name, "").strip() or default
+    return int(text) if text.isascii() and text.isdigit() else None
+
+
+def all_addresses(port):
+    """Every address of this machine, of IPv6 too where the kernel has it."""
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::", 0))
+    except OSError:
+        return [f"0.0.0.0:{port}"]
+    if port == 0:  # any free one: of each family it would be another
+        return ["0.0.0.0:0"]
+    return [f"0.0.0.0:{port}", f"[::]:{port}"]
+
 
 # A platform says where to listen; at home it is the port of the README.
-port = os.environ.get("PORT", "8000")
-if not (port.isdecimal() and int(port) <= 65535):
+port = platforms("PORT", "8000")
+if port is None or port > 65535:
     raise SystemExit("PORT must be a number up to 65535")
-bind = f"0.0.0.0:{port}"
+bind = all_addresses(port)
 
 # Processes find each other's peers through Redis only.
-shared = bool(os.environ.get("REDIS_URL"))
-workers = int(os.environ.get("WEB_CONCURRENCY") or 1) if shared else 1
-if workers < 1:
+shared = bool(os.environ.get("REDIS_URL", "").strip())
+asked = platforms("WEB_CONCURRENCY", "1")
+if not asked:
     raise SystemExit("WEB_CONCURRENCY must be a number from 1 on")
+workers = asked if shared else 1
 
 # Connections, of which SPACERIFT_MAX_WAITING may be held; past these, the kernel's queue keeps newcomers.
 # Empty, it is off. A bad value is the application's to refuse.
@@ -39,10 +62,11 @@ worker_connections = (int(held) if held.isdecimal() else 1_000_000) + 1000
 backlog = 2048
 
 # Time for the headers too, so a client that dribbles them is cut off; longer than a responder's pause between
-# its two requests. A proxy keeps its connections, and must be the one that closes them: Heroku's after 90 s,
-# nginx' after 60. If we did, just as it sends a request, it could not tell whether to send it again.
+# its two requests. A proxy keeps its connections, and must be the one that closes them: nginx' after 60 s,
+# Heroku's after 90, Caddy's after 120. If we did, just as it sends a request, it could not tell whether to
+# send it again.
 proxied = os.environ.get("SPACERIFT_TRUSTED_PROXIES", "0") not in ("", "0")
-keepalive = 95 if proxied else 3
+keepalive = 130 if proxied else 3
 
 # A blocked event loop is a dead worker. Held requests do not block it, so this need not exceed their wait.
 timeout = 30
@@ -62,6 +86,12 @@ limit_request_field_size = 8190
 # SPACERIFT_LOG has a line for each request, at a tenth of what this would cost. Errors go to the terminal.
 accesslog = None
 
+# A container with a read-only root still has this, for gunicorn's heartbeat and the counts of /metrics.
+try:
+    tempfile.gettempdir()
+except FileNotFoundError:
+    os.environ["TMPDIR"] = "/dev/shm"
+
 METRICS = "spacerift-metrics-"
 
 # The open connections of this worker.
@@ -77,6 +107,20 @@ def refuse(sock, status, reason, detail):
 
 
 gunicorn.util.write_error = refuse
+
+
+def bind_one_family(listener, sock):
+    """Leave IPv4 to the socket of `0.0.0.0`, if there is one.
+
+    To `[::]` alone IPv4 clients come as ::ffff:192.0.2.1, and gunicorn trusts no proxy at ::ffff:127.0.0.1.
+    """
+    host, port = listener.cfg_addr[:2]
+    if ("0.0.0.0", port) in listener.conf.address:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    sock.bind((host, port))
+
+
+gunicorn.sock.TCP6Socket.bind = bind_one_family
 
 
 def without_client(record):
@@ -97,7 +141,7 @@ def on_starting(server):
     if not shared and server.cfg.workers > 1:
         # gunicorn prints a RuntimeError's text, and no stack.
         raise RuntimeError("more than one worker needs REDIS_URL, or they will not find each other's peers")
-    if not shared and int(os.environ.get("WEB_CONCURRENCY") or 1) > 1:
+    if not shared and asked > 1:
         server.log.warning("WEB_CONCURRENCY is brought back to 1: more workers need REDIS_URL")
     if shared and "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
         # Where workers leave their counts for whichever of them is asked for /metrics.
@@ -136,9 +180,14 @@ def spare_the_collector():
 def answer_before_the_end(worker):
     """Let a signal that ends the worker answer every held request at once; gunicorn would let them run on.
 
-    After that, the connections on which nothing is asked are closed, for which gunicorn would wait, too.
+    After that, the connections on which nothing is asked are closed, for which gunicorn would wait, too. Our
+    own worker does all that by itself.
     """
     from signal_server.http.connection import stop_reading
+
+    if worker.cfg.worker_class_str == worker_class and worker.serves_by_callbacks():
+        return
+    is_gevent = hasattr(worker, "timeout_ctx")
 
     server = worker.wsgi.extensions["spacerift"]
 
@@ -151,7 +200,7 @@ def answer_before_the_end(worker):
             for each in list(connections):
                 stop_reading(each)
 
-    if worker.cfg.worker_class_str == "gevent":
+    if is_gevent:
         serve = worker.handle
 
         def remember(listener, client, addr):
@@ -162,7 +211,7 @@ def answer_before_the_end(worker):
 
     # After the other two gunicorn ends a worker within 0.1 s.
     # Threads read no more once it is told to end, so no answer could come.
-    gently = {} if worker.cfg.worker_class_str == "gevent" else NOW
+    gently = {} if is_gevent else NOW
     for number, options in ((signal.SIGTERM, gently), (signal.SIGQUIT, NOW), (signal.SIGINT, NOW)):
         before = signal.getsignal(number)
 
@@ -178,10 +227,20 @@ def answer_before_the_end(worker):
 def post_request(worker, req, environ, resp):
     # A busy connection's next request is there already, and its greenlet would never let the others run.
     # Measured at 64 connections: p99 of 25 ms instead of 300 and more.
-    if worker.cfg.worker_class_str == "gevent":
+    if hasattr(worker, "timeout_ctx"):
         import gevent
 
         gevent.sleep(0)
+
+
+post_request.is_for_greenlets = True  # what our worker serves by callbacks does not miss it
+
+
+def worker_exit(server, worker):
+    # What it has counted since it last wrote it down.
+    served = getattr(worker, "wsgi", None)
+    if served is not None and "spacerift" in getattr(served, "extensions", {}):
+        served.extensions["spacerift"].request_log.metrics.publish(now=True)
 
 
 def remove_counts(server, master):

@@ -6,14 +6,14 @@ import logging
 import os
 import secrets
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 from flask import Flask, Response
 from flask.sessions import SessionInterface
-from werkzeug.exceptions import HTTPException, InternalServerError
+from werkzeug.exceptions import HTTPException
 
 from . import messages
 from .commands.group import group
@@ -39,9 +39,10 @@ from .openpgp.trust import open_keyring
 from .settings import Settings, sources
 from .telemetry.metrics import Metrics, process_metrics
 from .telemetry.request_log import RequestLog
+from .telemetry.signs import ProxySigns
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+    pass
 
 log = logging.getLogger(__name__)
 
@@ -56,12 +57,14 @@ class SignalServer:
         exchange: carries requests through the matcher.
         timers: make the calls that are due.
         endpoint: takes a request from its bytes to its reply.
+        is_alone: the application is ours, and has nothing else that must see a request.
         tickets: the open requests of this process.
     """
 
     def __init__(self, settings: Settings, sources: Mapping[str, str]) -> None:
         self.settings = settings
         self.sources = sources
+        self.is_alone = False
         self.timers = Timers()
         metrics = process_metrics()
         servers = None
@@ -82,6 +85,8 @@ class SignalServer:
         )
         self.request_log = RequestLog(metrics, form=settings.log, trusts_ids=bool(settings.trusted_proxies))
         self.signatures = signatures_of(settings, self.store, metrics)
+        signs = ProxySigns(metrics, trusted_proxies=settings.trusted_proxies)
+        self.timers.every_tick(signs.look, unless=lambda: True)
         self.endpoint = Endpoint(
             settings=settings,
             identity=Identity(settings.secret_key or secrets.token_urlsafe(32)),
@@ -89,7 +94,9 @@ class SignalServer:
             exchange=self.exchange,
             request_log=self.request_log,
             signatures=self.signatures,
+            signs=signs,
         )
+        self.timers.every_tick(metrics.publish, unless=lambda: "PROMETHEUS_MULTIPROC_DIR" not in os.environ)
         self.driver = WsgiDriver(self.endpoint, self.timers, max_body=settings.max_body)
         self.routes = Routes(
             self.endpoint,
@@ -99,6 +106,12 @@ class SignalServer:
             store=self.store,
             signatures=self.signatures,
         )
+
+    @property
+    def paths(self) -> tuple[str, str]:
+        """Where the endpoint is: a client may leave the last slash out."""
+        prefix = self.settings.url_prefix or ""
+        return (f"{prefix}/", prefix) if prefix else ("/", "/")
 
     def statistics(self) -> dict[str, int]:
         """Counts, without a signal, an address or a namespace."""
@@ -177,7 +190,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     Spacerift(app, settings)
     app.extensions["spacerift"].request_log.to_terminal()
     app.register_error_handler(HTTPException, _http_error)
-    app.wsgi_app = PastFlask(app.wsgi_app, app.extensions["spacerift"])  # type: ignore[method-assign]
+    app.extensions["spacerift"].is_alone = True
     return app
 
 
@@ -238,30 +251,6 @@ def _http_error(error: HTTPException) -> Response:
     if allowed:
         response.headers["Allow"] = ", ".join(allowed)
     return response
-
-
-class PastFlask:
-    """Takes the requests of the protocol past Flask, whose routing, context and response would cost as much
-    as all that we do (see docs/performance.md). The view does the same in somebody's own application, which
-    may have hooks that want to see them.
-    """
-
-    def __init__(self, flask: WSGIApplication, server: SignalServer) -> None:
-        prefix = server.settings.url_prefix or ""
-        self._flask = flask
-        self._serve = server.driver.serve
-        self._paths = {f"{prefix}/", prefix}
-
-    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        if environ["REQUEST_METHOD"] != "POST" or environ["PATH_INFO"] not in self._paths:
-            return self._flask(environ, start_response)
-        try:
-            status, headers, body = self._serve(environ)
-        except Exception:
-            log.exception("a request failed")
-            return _http_error(InternalServerError())(environ, start_response)
-        start_response(status, headers)
-        return body
 
 
 class _NoSessions(SessionInterface):

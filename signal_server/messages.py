@@ -25,7 +25,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from json.decoder import scanstring  # type: ignore[attr-defined]
 from typing import Any, Final, NamedTuple, NoReturn
@@ -94,6 +94,7 @@ class Request:
         name: the REQUEST parameter, by which a `LEAVE` can end it.
         literal: SIGNAL as the JSON string that it came in, if it can be sent on as it is.
         sealed: what a signed request carries in place of `signal` and `namespace`, which are empty then.
+        is_answer: it is a `CONNECT` with a `nonce`.
     """
 
     type: str
@@ -105,10 +106,10 @@ class Request:
     name: str | None = None
     literal: str = ""
     sealed: Sealed | None = None
+    is_answer: bool = field(init=False)
 
-    @property
-    def is_answer(self) -> bool:
-        return self.type == CONNECT and self.nonce is not None
+    def __post_init__(self) -> None:
+        self.is_answer = self.nonce is not None and self.type == CONNECT
 
 
 @dataclass(slots=True)
@@ -116,36 +117,36 @@ class Admitted:
     """A request that was let in: what it says, and who said it.
 
     Attributes:
-        signal: the offer or the answer. `namespace` and this are read from the signed texts, if it is signed.
+        pool: where it meets others, from `pool_of`.
+        payload: what the other peer gets: members of a JSON object, in ASCII.
+        digest: equal for a repeat of the same answer; empty if it is none.
         signer: the primary fingerprint of the key that signed it, None for an open request.
         once: names a signed text, which may come once.
         is_replay: it came before, so it is good as the repeat of an answer only.
     """
 
     request: Request
-    signal: str
-    namespace: str | None
+    pool: str
+    payload: str
+    digest: bytes
     signer: str | None = None
     once: str = ""
     is_replay: bool = False
 
-    @property
-    def pool(self) -> str:
-        return pool_of(self.namespace, signed=self.signer is not None)
 
-    @property
-    def payload(self) -> str:
-        """What the other peer gets: members of a JSON object, in ASCII."""
-        if self.request.sealed is not None:
-            return self.request.sealed.payload()
-        return '"SIGNAL":' + (self.request.literal or encode_text(self.signal))
+def admit_open(request: Request) -> Admitted:
+    """Let an open request in."""
+    return Admitted(
+        request,
+        "open:" + request.namespace if request.namespace else "open:",
+        '"SIGNAL":' + (request.literal or encode_text(request.signal)),
+        b"" if request.nonce is None else digest_of(request.signal),
+    )
 
-    @property
-    def digest(self) -> bytes:
-        """Equal for a repeat of the same answer."""
-        if self.request.nonce is None:
-            return b""
-        return blake2b(self.signal.encode("utf-8"), digest_size=16).digest()
+
+def digest_of(signal: str) -> bytes:
+    """Equal for equal signals."""
+    return blake2b(signal.encode("utf-8"), digest_size=16).digest()
 
 
 @dataclass(slots=True)
@@ -318,24 +319,24 @@ def parse_ordinary(body: bytes) -> Request | None:
     """
     try:
         text = body.decode("ascii")
-        values = _decoder.decode(text)
-    except (BadRequest, ValueError, RecursionError):
+        values, end = _scan(text, 0)
+    except (BadRequest, ValueError, RecursionError, StopIteration):
         return None
-    if type(values) is not dict or not _ORDINARY.issuperset(values):
+    if end != len(text) or type(values) is not dict or not _ORDINARY.issuperset(values):
         return None
     for value in values.values():
         if type(value) is not str or not value.isascii():
             return None
     get = values.get
     kind, signal, namespace, fingerprint = get("TYPE"), get("SIGNAL"), get("NAMESPACE"), get("FINGERPRINT")
-    if (kind != CONNECT and kind != BOUNCE) or not signal:
+    nonce, name, rematch = get("NONCE"), get("REQUEST"), get("REMATCH")
+    if (kind != CONNECT and (kind != BOUNCE or not nonce)) or not signal:
         return None
-    nonce, name = get("NONCE"), get("REQUEST")
-    if len(namespace or "") > MAX_NAME_LENGTH or len(fingerprint or "") > MAX_NAME_LENGTH:
+    if namespace and len(namespace) > MAX_NAME_LENGTH:
         return None
-    if (kind == BOUNCE and not nonce) or (name and not _REQUEST_NAME.fullmatch(name)):
+    if fingerprint and len(fingerprint) > MAX_NAME_LENGTH:
         return None
-    if get("REMATCH", "") not in ("", "1"):
+    if (name and not _REQUEST_NAME.fullmatch(name)) or (rematch and rematch != "1"):
         return None
     return Request(
         kind,
@@ -343,7 +344,7 @@ def parse_ordinary(body: bytes) -> Request | None:
         nonce or None,
         namespace or None,
         fingerprint or None,
-        bool(get("REMATCH")),
+        bool(rematch),
         name or None,
         _literal(text),
     )
@@ -357,8 +358,15 @@ def _literal(text: str) -> str:
 
     Within a string a quote has a backslash before it, so these letters can only be the key.
     """
-    start = text.find('"SIGNAL":"') + 9
-    return text[start : scanstring(text, start + 1)[1]] if start >= 9 else ""
+    start = text.find('"SIGNAL":') + 9
+    if text[start : start + 1] == " ":
+        start += 1
+    if start < 9 or text[start : start + 1] != '"':
+        return ""
+    end = text.find('"', start + 1) + 1
+    if text[end - 2] == "\\":  # a quote within it, or a backslash at its end
+        end = scanstring(text, start + 1)[1]
+    return text[start:end]
 
 
 def encode(fields: dict[str, object]) -> bytes:
@@ -459,3 +467,4 @@ def _refuse_surrogates(text: str) -> None:
 _decoder: Final = json.JSONDecoder(
     object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite
 )
+_scan: Final = _decoder.scan_once  # type: ignore[attr-defined]  # `decode` looks for blanks around it, too

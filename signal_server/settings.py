@@ -5,129 +5,31 @@ from __future__ import annotations
 import difflib
 import json
 import logging
-import math
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
-from limits import RateLimitItem, parse_many
+from limits import RateLimitItem
 
+from . import readers
 from .errors import ConfigurationError
+from .readers import Reader
 
 PREFIX = "SPACERIFT_"
 
-T = TypeVar("T")
-Reader = Callable[[str], Any]
+PLATFORMS: Final = ("DYNO", "RENDER", "FLY_APP_NAME", "RAILWAY_ENVIRONMENT", "K_SERVICE", "DOKKU_APP_NAME")
+"""Variables that platforms set, all of which put a router before us."""
+
+PLATFORMS_OWN: Final = ("PORT", "WEB_CONCURRENCY")
+"""Names that are read without our prefix, by gunicorn.conf.py."""
 
 log = logging.getLogger(__name__)
 
-
-MAX_SECONDS: Final = 1e9
-"""Redis could not count much longer times in ms."""
-
-
-def _seconds(text: str) -> float:
-    value = _number(text)
-    if value <= 0:
-        raise ValueError("must be more than 0 seconds")
-    return value
-
-
-def _seconds_or_none(text: str) -> float:
-    value = _number(text)
-    if value < 0:
-        raise ValueError("must be 0 seconds or more")
-    return value
-
-
-def _number(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        raise ValueError("must be a number of seconds") from None
-    if not math.isfinite(value):
-        raise ValueError("must be a finite number of seconds")
-    if value > MAX_SECONDS:
-        raise ValueError("must be less than 31 years, in seconds")
-    return value
-
-
-def _count(least: int) -> Callable[[str], int]:
-    def read(text: str) -> int:
-        if not (text.isascii() and text.isdigit() and int(text) >= least):
-            raise ValueError(f"must be a whole number, {least} or more")
-        return int(text)
-
-    return read
-
-
-def _rate(text: str) -> RateLimitItem:
-    try:
-        (item,) = parse_many(text)
-    except ValueError:
-        raise ValueError("must be one rate such as '1 per 5 seconds'") from None
-    if item.amount < 1 or re.search(r"(?<!\d)0+(?!\d)", text):  # limits takes "per 0 seconds" for one
-        raise ValueError("must allow at least 1 in at least a second")
-    return item
-
-
-def _or_off(read: Callable[[str], T]) -> Callable[[str], T | None]:
-    """An empty limit turns it off."""
-
-    def read_or_off(text: str) -> T | None:
-        return read(text) if text.strip() else None
-
-    return read_or_off
-
-
-def _text(text: str) -> str:
-    if not text:
-        raise ValueError("must not be empty")
-    return text
-
-
-def _prefix(text: str) -> str:
-    if not text.startswith("/") or text.endswith("/") or any(each in text for each in "<>?#% \t\r\n"):
-        raise ValueError("must be a path such as '/rift'")
-    return text
-
-
-def _origins(text: str) -> tuple[str, ...]:
-    origins = tuple(each.strip().rstrip("/") for each in text.split(","))
-    for origin in origins:
-        scheme, colon, host = origin.partition("://")
-        if origin != "*" and not (scheme and colon and host and "/" not in host and origin.isprintable()):
-            raise ValueError("must be '*' or a list of origins such as 'https://example.com', by commas")
-    return origins
-
-
-def _choice(*choices: str) -> Reader:
-    def read(text: str) -> str:
-        if text not in choices:
-            raise ValueError("must be one of " + ", ".join(choices))
-        return text
-
-    return read
-
-
-def _ice_servers(text: str) -> tuple[dict[str, Any], ...]:
-    try:
-        servers = json.loads(text)
-    except ValueError:
-        raise ValueError("must be a JSON list of ICE servers") from None
-    if not isinstance(servers, list) or not all(
-        isinstance(each, dict) and each.get("urls") for each in servers
-    ):
-        raise ValueError("must be a JSON list of objects with 'urls'")
-    return tuple(servers)
-
-
-def _urls(text: str) -> tuple[str, ...]:
-    urls = tuple(each.strip() for each in text.split(","))
-    if not all(each.startswith(("turn:", "turns:")) for each in urls):
-        raise ValueError("must be a list of 'turn:' or 'turns:' addresses, by commas")
-    return urls
+_OF_AN_ORCHESTRATOR: Final = re.compile(
+    r".*_SERVICE_(HOST|PORT(_.+)?)|.*_PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?", re.ASCII
+)
+"""Kubernetes and Docker's links put such names into every process, here for a service called spacerift."""
 
 
 def _setting(read: Reader, default: str | None, *, secret: bool = False) -> Any:
@@ -138,39 +40,39 @@ def _setting(read: Reader, default: str | None, *, secret: bool = False) -> Any:
 class Settings:
     """The values in force. Times are in seconds; None is an unset value or a limit that is off."""
 
-    request_timeout: float = _setting(_seconds, "15")
-    answer_timeout: float = _setting(_seconds, "5")
-    pair_memory_ttl: float = _setting(_seconds_or_none, "3600")
-    pair_memory_sweep: float = _setting(_seconds, "30")
+    request_timeout: float = _setting(readers.seconds, "15")
+    answer_timeout: float = _setting(readers.seconds, "5")
+    pair_memory_ttl: float = _setting(readers.seconds_or_none, "3600")
+    pair_memory_sweep: float = _setting(readers.seconds, "30")
 
-    request_limit: RateLimitItem | None = _setting(_or_off(_rate), "1 per second")
-    pair_limit: RateLimitItem | None = _setting(_or_off(_rate), "1 per 5 seconds")
-    address_limit: RateLimitItem | None = _setting(_or_off(_rate), "50 per second")
-    held_per_address: int | None = _setting(_or_off(_count(1)), "256")
-    max_waiting: int | None = _setting(_or_off(_count(1)), "20000")
-    max_body: int | None = _setting(_or_off(_count(1)), "65536")
+    request_limit: RateLimitItem | None = _setting(readers.or_off(readers.rate), "1 per second")
+    pair_limit: RateLimitItem | None = _setting(readers.or_off(readers.rate), "1 per 5 seconds")
+    address_limit: RateLimitItem | None = _setting(readers.or_off(readers.rate), "50 per second")
+    held_per_address: int | None = _setting(readers.or_off(readers.count(1)), "256")
+    max_waiting: int | None = _setting(readers.or_off(readers.count(1)), "20000")
+    max_body: int | None = _setting(readers.or_off(readers.count(1)), "65536")
 
-    cors_origins: tuple[str, ...] = _setting(_origins, "*")
-    trusted_proxies: int = _setting(_count(0), "0")
-    url_prefix: str | None = _setting(_prefix, None)
-    secret_key: str | None = _setting(_text, None, secret=True)
+    cors_origins: tuple[str, ...] = _setting(readers.origins, "*")
+    trusted_proxies: int = _setting(readers.count(0), "0")
+    url_prefix: str | None = _setting(readers.prefix, None)
+    secret_key: str | None = _setting(readers.word, None, secret=True)
 
-    log: str = _setting(_choice("text", "json", "off"), "text")
+    log: str = _setting(readers.choice("text", "json", "off"), "text")
 
-    signatures: str = _setting(_choice("off", "optional", "required"), "off")
-    openpgp: str = _setting(_choice("gnupg", "sequoia"), "gnupg")
-    trusted_keys: str | None = _setting(_text, None)
-    private_key: str | None = _setting(_text, None, secret=True)
-    private_key_passphrase: str | None = _setting(_text, None, secret=True)
+    signatures: str = _setting(readers.choice("off", "optional", "required"), "off")
+    openpgp: str = _setting(readers.choice("gnupg", "sequoia"), "gnupg")
+    trusted_keys: str | None = _setting(readers.word, None)
+    private_key: str | None = _setting(readers.word, None, secret=True)
+    private_key_passphrase: str | None = _setting(readers.word, None, secret=True)
 
-    ice_servers: tuple[dict[str, Any], ...] = _setting(_ice_servers, "[]")
-    turn_urls: tuple[str, ...] | None = _setting(_urls, None)
-    turn_secret: str | None = _setting(_text, None, secret=True)
+    ice_servers: tuple[dict[str, Any], ...] = _setting(readers.ice_servers, "[]")
+    turn_urls: tuple[str, ...] | None = _setting(readers.turn_urls, None)
+    turn_secret: str | None = _setting(readers.word, None, secret=True)
 
-    redis_url: str | None = _setting(_text, None, secret=True)
-    """The platform's own name, `REDIS_URL`, without our prefix."""
+    redis_url: str | None = _setting(readers.redis_url, None, secret=True)
+    """The platform's own name, `REDIS_URL`, without our prefix. An empty one is unset."""
 
-    redis_tls_verify: str = _setting(_choice("on", "off"), "on")
+    redis_tls_verify: str = _setting(readers.choice("on", "off"), "on")
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str], config: Mapping[str, Any] | None = None) -> Settings:
@@ -196,6 +98,7 @@ class Settings:
                 raise ConfigurationError(f"{key if key in config else variable} {exc}") from None
         settings = cls(**values)
         settings._check_together()
+        settings._warn_of_router(environ)
         return settings
 
     def _check_together(self) -> None:
@@ -203,6 +106,20 @@ class Settings:
             raise ConfigurationError("SPACERIFT_SECRET_KEY must be set, the same everywhere, with REDIS_URL")
         if bool(self.turn_urls) != bool(self.turn_secret):
             raise ConfigurationError("SPACERIFT_TURN_URLS and SPACERIFT_TURN_SECRET go together: set both")
+
+    def _warn_of_router(self, environ: Mapping[str, str]) -> None:
+        platform = platform_of(environ)
+        if platform and not self.trusted_proxies:
+            log.warning(
+                "%s tells of a router before us, whose address all clients seem to have: "
+                "set SPACERIFT_TRUSTED_PROXIES=1",
+                platform,
+            )
+
+
+def platform_of(environ: Mapping[str, str]) -> str | None:
+    """The variable that tells of a platform with a router before us."""
+    return next((name for name in PLATFORMS if name in environ), None)
 
 
 def variable_of(name: str) -> str:
@@ -232,9 +149,16 @@ def _as_text(value: object, default: str | None) -> str | None:
     return str(value)
 
 
-def _warn_of_unknown(given: Iterable[str], known: Collection[str]) -> None:
+def _warn_of_unknown(given: Mapping[str, Any], known: Collection[str]) -> None:
     for name in sorted(given):
-        if name.startswith(PREFIX) and name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
+        if name.startswith(PREFIX) and name not in known and not _is_of_an_orchestrator(name, given[name]):
+            # Without the prefix, which makes all of them alike.
+            own = {each.removeprefix(PREFIX): each for each in (*known, *PLATFORMS_OWN)}
+            near = difflib.get_close_matches(name.removeprefix(PREFIX), own, n=1)
+            hint = f"; did you mean {own[near[0]]}?" if near else ""
             log.warning("%s is not a setting of Spacerift and is ignored%s", ascii(name), hint)
+
+
+def _is_of_an_orchestrator(name: str, value: object) -> bool:
+    is_link = name.endswith("_PORT") and bool(re.match(r"(tcp|udp|sctp)://", str(value)))
+    return is_link or bool(_OF_AN_ORCHESTRATOR.fullmatch(name))

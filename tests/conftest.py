@@ -8,16 +8,31 @@ import pytest
 
 from live import Call, Server
 
+BY_BOTH_DRIVERS = {"test_live", "test_live_words", "test_drain"}
+"""Tests that each driver must pass: our worker's callbacks, and WSGI on gunicorn's own gevent worker."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if metafunc.module.__name__ in BY_BOTH_DRIVERS:
+        metafunc.parametrize("driver", ["callbacks", "wsgi"], indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def driver(request: pytest.FixtureRequest) -> str:
+    """Which driver the servers of these tests have."""
+    Server.driver = getattr(request, "param", "callbacks")
+    return Server.driver
+
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[Server]:
+def server(driver: str) -> Iterator[Server]:
     """One server with the protocol's times, without limits, for the tests that need nothing else."""
     with Server() as running:
         yield running
 
 
 @pytest.fixture(scope="session")
-def quick() -> Iterator[Server]:
+def quick(driver: str) -> Iterator[Server]:
     """One server with short times: 1 s for a request, 0.4 s for an answer."""
     with Server(REQUEST_TIMEOUT=1, ANSWER_TIMEOUT=0.4) as running:
         yield running

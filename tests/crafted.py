@@ -1,6 +1,6 @@
 """OpenPGP packets by hand: whatever no program would make, signed all the same.
 
-RSA is the one algorithm of OpenPGP that three lines can sign with, so every key here is an RSA key.
+RSA is the one algorithm of OpenPGP that three lines can sign with; for the others see `crafted_curves`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import secrets
 import time
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar, Protocol
 
 HASHES = {
     "md5": (1, "3020300c06082a864886f70d020505000410"),
@@ -94,8 +95,25 @@ SMALL = math.prod(n for n in range(3, 2000, 2) if all(n % d for d in range(3, ma
 """The product of the small primes."""
 
 
+class Pair(Protocol):
+    """A key pair.
+
+    Attributes:
+        algorithm: its number in OpenPGP.
+        public: the public half, as a key packet has it.
+    """
+
+    algorithm: int
+    public: bytes
+
+    def values(self, digest: bytes, hash_: str, *, spoil: bool) -> bytes:
+        """A signature of a digest, as a signature packet has it. `spoil`: one that does not hold."""
+
+
 class Rsa:
     """A key pair."""
+
+    algorithm: ClassVar[int] = 1
 
     def __init__(self, bits: int = 2048, exponent: int = 65537) -> None:
         self.e = exponent
@@ -109,7 +127,14 @@ class Rsa:
             self._inverse = pow(q, -1, p)
             return
 
-    def sign(self, digest: bytes, prefix: str) -> int:
+    @property
+    def public(self) -> bytes:
+        return mpi(self.n) + mpi(self.e)
+
+    def values(self, digest: bytes, hash_: str, *, spoil: bool) -> bytes:
+        return mpi(self._sign(digest, HASHES[hash_][1]) ^ spoil << 100)
+
+    def _sign(self, digest: bytes, prefix: str) -> int:
         size = (self.n.bit_length() + 7) // 8
         block = bytes.fromhex(prefix) + digest
         padded = b"\x00\x01" + b"\xff" * (size - len(block) - 3) + b"\x00" + block
@@ -129,12 +154,12 @@ def _prime(bits: int) -> int:
 class Author:
     """A key that signs: statements of itself, other keys, and messages."""
 
-    rsa: Rsa
+    pair: Pair
     created: int = BORN
 
     @cached_property
     def body(self) -> bytes:
-        return b"\x04" + number(self.created) + b"\x01" + mpi(self.rsa.n) + mpi(self.rsa.e)
+        return b"\x04" + number(self.created) + bytes((self.pair.algorithm,)) + self.pair.public
 
     @cached_property
     def hashed(self) -> bytes:
@@ -162,13 +187,13 @@ class Author:
         spoil: bool = False,
     ) -> bytes:
         """A signature packet over these bytes, with the given subpackets beside the time and the issuer."""
-        identifier, prefix = HASHES[hash_]
+        identifier = HASHES[hash_][0]
         area = (subpacket(2, number(created)) if created is not None else b"") + hashed
-        head = bytes((version, kind, 1, identifier)) + number(len(area), 2) + area
+        head = bytes((version, kind, self.pair.algorithm, identifier)) + number(len(area), 2) + area
         digest = hashlib.new(hash_, over + head + b"\x04\xff" + number(len(head))).digest()
-        value = self.rsa.sign(digest, prefix) ^ spoil << 100
+        values = self.pair.values(digest, hash_, spoil=spoil)
         outside = subpacket(16, self.id) if unhashed is None else unhashed
-        return packet(2, head + number(len(outside), 2) + outside + digest[:2] + mpi(value))
+        return packet(2, head + number(len(outside), 2) + outside + digest[:2] + values)
 
     # --- its certificate -----------------------------------------------------------------------------------
 
@@ -229,7 +254,8 @@ class Author:
     def one_pass(
         self, *, kind: int = 0, hash_: str = "sha512", last: int = 1, id_: bytes | None = None
     ) -> bytes:
-        return packet(4, bytes((3, kind, HASHES[hash_][0], 1)) + (id_ or self.id) + bytes((last,)))
+        start = bytes((3, kind, HASHES[hash_][0], self.pair.algorithm))
+        return packet(4, start + (id_ or self.id) + bytes((last,)))
 
     def on_text(self, text: bytes, *, kind: int = 0, created: int | None = NOW, **options: object) -> bytes:
         return self.signature(kind, text, created=created, **options)  # type: ignore[arg-type]

@@ -75,11 +75,14 @@ class Server:
     """
 
     running: ClassVar[list[Server]] = []
+    driver: ClassVar[str] = "callbacks"
 
     def __init__(
         self, *arguments: str, limits: bool = False, app: str = "tests.probe:app()", **settings: object
     ) -> None:
         self.port = free_port()
+        if self.driver == "wsgi" and "--worker-class" not in arguments:
+            arguments = (*arguments, "--worker-class", "gevent")
         self._arguments = (*arguments, app)
         self._settings = settings if limits else {**NO_LIMITS, **settings}
         self._log = tempfile.NamedTemporaryFile("w+", prefix="spacerift-", suffix=".log")  # noqa: SIM115

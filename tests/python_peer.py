@@ -1,4 +1,4 @@
-"""The aiortc example as a process, as on a machine with nothing but loopback.
+"""The aiortc example as a process, also on a machine with nothing but loopback.
 
 Arguments: a url and a namespace for one link; only a url, and it links for each line of input, which has what
 it says, and options. It prints what it hears.
@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import runpy
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -28,11 +29,23 @@ class Process:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
 
-    def says(self) -> str:
-        """Its output, once it has ended."""
-        output, _ = self._process.communicate(timeout=20)
-        assert self._process.returncode == 0
-        return output.strip()
+    def until(self, *lines: str) -> None:
+        """Read on until these lines were said, in any order."""
+        assert self._process.stdout
+        missing, said = set(lines), []
+        while missing:
+            line = self._process.stdout.readline()
+            assert line, f"{missing} was never said, but {said}"
+            said.append(line.strip())
+            missing.discard(line.strip())
+
+    def interrupt(self) -> None:
+        """As Ctrl-C does."""
+        self._process.send_signal(signal.SIGINT)
+        self.ends()
+
+    def ends(self) -> None:
+        assert self._process.wait(20) == 0
 
 
 @contextlib.contextmanager
@@ -54,26 +67,25 @@ async def link_for_each_line(example: dict[str, Any], url: str, **common: Any) -
 
 
 async def link(example: dict[str, Any], url: str, *, says: str, **options: Any) -> None:
-    peer = example["Peer"]([])
+    peer = example["Peer"]([], partial(print, flush=True))
     callbacks = {"offer": peer.offer, "answer": peer.answer, "link": peer.link}
     await example["connect_async"](url, **callbacks, **options)
     while peer.channel.readyState == "open":
         peer.channel.send(says)
         await asyncio.sleep(0.1)
-        while not peer.heard.empty():
-            print(peer.heard.get_nowait(), flush=True)
 
 
 def main(url: str, *namespace: str) -> None:
     import aioice.ice
 
-    # aioice leaves loopback out, and there may be nothing else.
-    aioice.ice.get_host_addresses = lambda use_ipv4, use_ipv6: ["127.0.0.1"]
+    if not aioice.ice.get_host_addresses(True, True):  # it leaves loopback out, and there may be nothing else
+        aioice.ice.get_host_addresses = lambda use_ipv4, use_ipv6: ["127.0.0.1"]
     example = runpy.run_path(str(ROOT / "docs/examples/aiortc_peer.py"))
     key = os.environ.get("PEER_KEY")
     with OpenpgpSigner(key) if key else contextlib.nullcontext() as signer:
         run = example["main"] if namespace else partial(link_for_each_line, example)
-        asyncio.run(run(url, *namespace, signer=signer))
+        with contextlib.suppress(KeyboardInterrupt):
+            asyncio.run(run(url, *namespace, signer=signer))
 
 
 if __name__ == "__main__":

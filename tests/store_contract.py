@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from hashlib import blake2b
 
 from signal_server.matching.rules import Times
-from signal_server.matching.stores.base import Outcome, PoolCounts, Store, pool_hash
+from signal_server.matching.stores.base import LEAVE_SECONDS, Name, Outcome, PoolCounts, Store, pool_hash
 from signal_server.messages import ANSWER, DELIVERED, DEMOTE, NO_PEER, Arrival, Delivery
 
 TIMES = Times(request=15_000, answer=5_000, write=3_000, pair_memory=60_000)
 SWEEP_MS = 20_000
+
+
+def peer_of(name: str) -> bytes:
+    return name.encode().ljust(16, b".")
+
+
+def leaver_of(name: str) -> bytes:
+    return f"{name} leaves".encode().ljust(16, b".")
 
 
 class World:
@@ -21,22 +30,56 @@ class World:
         self.store = make(lambda: self.now_ms)
         self._numbers = itertools.count(1)
 
-    def arrival(self, peer: str, signal: str = "", *, pool: str = "open:", waited_ms: int = 0) -> Arrival:
-        ticket = f"{peer}-{next(self._numbers)}"
+    def arrival(
+        self,
+        peer: str,
+        signal: str = "",
+        *,
+        pool: str = "open:",
+        wait_ms: int = TIMES.request,
+        rematch: bool = False,
+        name: str = "",
+    ) -> Arrival:
         return Arrival(
-            ticket, pool, peer, f"of-{peer}", signal or f"signal of {peer}", f"d-{signal}", waited_ms
+            ticket=f"{peer}-{next(self._numbers)}",
+            pool=pool,
+            peer=peer_of(peer),
+            bearer=f"of {peer}".encode().ljust(16, b"."),
+            signal=signal or f"signal of {peer}",
+            digest=blake2b(signal.encode(), digest_size=16).digest(),
+            wait_ms=wait_ms,
+            rematch=rematch,
+            name=name,
+            leaver=leaver_of(peer) if name else b"",
         )
 
-    def connect(self, peer: str, *, may_wait: bool = True, pool: str = "open:", waited_ms: int = 0) -> Told:
-        arrival = self.arrival(peer, pool=pool, waited_ms=waited_ms)
+    def connect(
+        self,
+        peer: str,
+        *,
+        may_wait: bool = True,
+        pool: str = "open:",
+        wait_ms: int = TIMES.request,
+        rematch: bool = False,
+    ) -> Told:
+        arrival = self.arrival(peer, pool=pool, wait_ms=wait_ms, rematch=rematch)
         return Told(arrival.ticket, self.store.connect(arrival, may_wait=may_wait))
+
+    def named(self, peer: str, name: str) -> Arrival:
+        """A request with a name, which is taken already."""
+        arrival = self.arrival(peer, name=name)
+        assert self.take_name(arrival) is Name.TAKEN
+        return arrival
+
+    def take_name(self, arrival: Arrival) -> Name:
+        return self.store.take_name(arrival.name, arrival.leaver, arrival.ticket, arrival.pool)
 
     def answer(self, peer: str, nonce: str, signal: str = "answer", *, pool: str = "open:") -> Told:
         arrival = self.arrival(peer, signal, pool=pool)
         return Told(arrival.ticket, self.store.answer(arrival, nonce))
 
-    def bounce(self, peer: str, nonce: str, *, may_wait: bool = True) -> Told:
-        arrival = self.arrival(peer)
+    def bounce(self, peer: str, nonce: str, *, may_wait: bool = True, rematch: bool = False) -> Told:
+        arrival = self.arrival(peer, rematch=rematch)
         return Told(arrival.ticket, self.store.bounce(arrival, nonce, may_wait=may_wait))
 
     def handover(self, initiator: str, responder: str) -> tuple[str, str]:
@@ -49,9 +92,20 @@ class World:
 
     def pair(self, initiator: str, responder: str) -> None:
         _, nonce = self.handover(initiator, responder)
+        self.link(responder, nonce)
+
+    def link(self, responder: str, nonce: str) -> None:
         self.answer(responder, nonce)
         assert self.store.claim(nonce).good
-        assert self.store.settle(nonce, written=True).responder == responder
+        assert self.store.settle(nonce, written=True).responder == peer_of(responder)
+
+    def bounced(self, initiator: str, responder: str) -> None:
+        """The two are a bounced pair, and neither waits."""
+        ticket, nonce = self.handover(initiator, responder)
+        bounced = self.bounce(responder, nonce)
+        assert bounced.outcome.deliveries == []
+        for each in (ticket, bounced.ticket):
+            assert self.store.withdraw(each).good
 
     def after(self, ms: int) -> list[Delivery]:
         self.now_ms += ms
@@ -150,7 +204,7 @@ class StoreContract:
         assert [(each.ticket, each.reply.type) for each in settled.deliveries] == [
             (answered.ticket, DELIVERED)
         ]
-        assert settled.responder == "ben"
+        assert settled.responder == peer_of("ben")
         assert world.counts() == {"waiting": 0, "offered": 0, "handovers": 1, "pairs": 1}
 
     def test_a_repeat_is_delivered_again_and_nothing_is_sent_twice(self, world: World) -> None:
@@ -246,7 +300,7 @@ class StoreContract:
         assert not world.answer("ben", nonce).outcome.good
 
     def test_waiting_ends_in_time_and_counts_from_the_receipt(self, world: World) -> None:
-        held = world.connect("ann", waited_ms=400)
+        held = world.connect("ann", wait_ms=TIMES.request - 400)
         assert world.after(TIMES.request - 401) == []
         assert [(each.ticket, each.reply.type) for each in world.after(1)] == [(held.ticket, NO_PEER)]
         assert not world.store.withdraw(held.ticket).good
@@ -268,6 +322,131 @@ class StoreContract:
         world.connect("ann")
         assert world.connect("ben").types == [DEMOTE]
 
+    def test_two_that_were_linked_meet_again_if_both_say_rematch(self, world: World) -> None:
+        world.pair("ann", "ben")
+        first = world.connect("ann", rematch=True)
+        assert world.connect("ben").outcome.deliveries == [], "only one of them says so"
+        told = world.connect("ben", rematch=True)
+        assert told.own.reply.signal == "signal of ann"
+        world.link("ben", told.own.reply.nonce)
+        assert not world.store.withdraw(first.ticket).good
+
+    def test_somebody_new_comes_before_a_rematch(self, world: World) -> None:
+        world.pair("ann", "ben")
+        world.pair("zoe", "ben")
+        world.pair("ann", "cat")
+        world.pair("ben", "cat")
+        world.pair("zoe", "cat")
+        world.connect("cat")
+        world.connect("ben", rematch=True)
+        world.connect("zoe")
+        assert world.connect("ann", rematch=True).own.reply.signal == "signal of zoe", "she is new"
+        assert world.connect("ann", rematch=True).own.reply.signal == "signal of ben", "cat does not say so"
+        assert world.connect("ann", rematch=True).outcome.deliveries == []
+        assert world.connect("ann", pool="open:chess", rematch=True).outcome.deliveries == []
+
+    def test_the_second_offer_of_a_peer_may_say_rematch(self, world: World) -> None:
+        world.pair("ann", "ben")
+        world.connect("ann", rematch=False)
+        second = world.arrival("ann", "the second", rematch=True)
+        world.store.connect(second, may_wait=True)
+        told = world.connect("ben", rematch=True)
+        assert told.own.reply.signal == "the second"
+        world.store.release(told.own.reply.nonce)
+        world.store.withdraw(second.ticket)
+        assert world.connect("ben", rematch=True).outcome.deliveries == []
+
+    def test_a_bounced_pair_stays_apart_for_its_time(self, world: World) -> None:
+        held = world.arrival("ann", rematch=True)
+        world.store.connect(held, may_wait=True)
+        nonce = world.connect("ben", rematch=True).own.reply.nonce
+        assert world.bounce("ben", nonce, rematch=True).outcome.deliveries == []
+        assert world.connect("ben", rematch=True).outcome.deliveries == []
+        world.after(TIMES.pair_memory)
+        world.connect("ann", rematch=True)
+        assert world.connect("ben", rematch=True).types == [DEMOTE]
+
+    def test_a_linked_pair_that_bounces_stays_apart(self, world: World) -> None:
+        world.pair("ann", "ben")
+        world.connect("ann", rematch=True)
+        nonce = world.connect("ben", rematch=True).own.reply.nonce
+        world.bounce("ben", nonce, rematch=True)
+        assert world.counts()["pairs"] == 1
+        assert world.connect("ben", rematch=True).outcome.deliveries == []
+
+    def test_a_link_does_not_make_a_bounce_a_link(self, world: World) -> None:
+        _, linking = world.handover("ann", "ben")
+        world.connect("ben")
+        bouncing = world.connect("ann").own.reply.nonce
+        world.bounce("ann", bouncing, rematch=True)
+        world.link("ben", linking)
+        assert world.counts()["pairs"] == 1
+        world.connect("ann", rematch=True)
+        assert world.connect("ben", rematch=True).outcome.deliveries == []
+
+    def test_a_returned_offer_meets_again_who_waits(self, world: World) -> None:
+        world.pair("ann", "ben")
+        world.connect("ann", rematch=True)
+        nonce = world.connect("cat").own.reply.nonce
+        waits = world.connect("ben", rematch=True)
+        (told,) = world.store.release(nonce).deliveries
+        assert (told.ticket, told.reply.signal) == (waits.ticket, "signal of ann")
+
+    def test_a_leave_ends_the_request_of_its_name(self, world: World) -> None:
+        held = world.named("ann", "a name")
+        world.store.connect(held, may_wait=True)
+        (told,) = world.store.leave("a name", leaver_of("ann")).deliveries
+        assert (told.ticket, told.reply.type) == (held.ticket, NO_PEER)
+        assert world.counts()["waiting"] == 0
+        world.store.drop_name("a name")
+        assert world.connect("ben").outcome.deliveries == []
+
+    def test_a_leave_of_another_ends_nothing(self, world: World) -> None:
+        world.store.connect(world.named("ann", "a name"), may_wait=True)
+        assert world.store.leave("a name", leaver_of("ben")).deliveries == []
+        assert world.store.leave("another name", leaver_of("ann")).deliveries == []
+        assert world.connect("ben").types == [DEMOTE]
+
+    def test_a_leave_ends_an_offer_that_is_out(self, world: World) -> None:
+        held = world.named("ann", "a name")
+        world.store.connect(held, may_wait=True)
+        nonce = world.connect("ben").own.reply.nonce
+        (told,) = world.store.leave("a name", leaver_of("ann")).deliveries
+        assert told.ticket == held.ticket
+        assert world.answer("ben", nonce).types == [NO_PEER]
+
+    def test_a_name_in_use_is_refused(self, world: World) -> None:
+        world.named("ann", "a name")
+        assert world.take_name(world.arrival("ben", name="a name")) is Name.IN_USE
+        assert world.take_name(world.arrival("ann", name="a name")) is Name.IN_USE
+        world.store.drop_name("a name")
+        assert world.take_name(world.arrival("ben", name="a name")) is Name.TAKEN
+
+    def test_a_leave_that_comes_first_ends_its_request(self, world: World) -> None:
+        assert world.store.leave("a name", leaver_of("ann")).deliveries == []
+        assert world.take_name(world.arrival("ben", name="a name")) is Name.TAKEN, "it is not ben's"
+        world.store.drop_name("a name")
+        world.store.leave("another name", leaver_of("ann"))
+        assert world.take_name(world.arrival("ann", name="another name")) is Name.LEFT
+
+    def test_a_leave_that_comes_with_its_request_ends_it(self, world: World) -> None:
+        late, soon = world.named("ann", "a name"), world.named("cat", "another name")
+        world.connect("ben")
+        world.store.leave("a name", leaver_of("ann"))
+        world.store.leave("another name", leaver_of("cat"))
+        (told,) = world.store.connect(soon, may_wait=True).deliveries
+        assert (told.ticket, told.reply.type) == (soon.ticket, NO_PEER), "not even with ben, who waits"
+        world.after(round(LEAVE_SECONDS * 1000))
+        assert [each.reply.type for each in world.store.connect(late, may_wait=True).deliveries] == [DEMOTE]
+
+    def test_a_leave_after_the_answer_is_too_late(self, world: World) -> None:
+        held = world.named("ann", "a name")
+        world.store.connect(held, may_wait=True)
+        nonce = world.connect("ben").own.reply.nonce
+        world.answer("ben", nonce)
+        assert world.store.leave("a name", leaver_of("ann")).deliveries == []
+        assert world.store.claim(nonce).good
+
     def test_what_was_seen_is_seen_for_its_time(self, world: World) -> None:
         assert not world.store.remember_once("one", seconds=60)
         assert world.store.remember_once("one", seconds=60)
@@ -279,6 +458,52 @@ class StoreContract:
 
     def test_it_is_ready(self, world: World) -> None:
         assert world.store.is_ready()
+
+    def test_a_bounce_that_may_not_wait_does_not_count_on_the_peer_that_it_bounces(
+        self, world: World
+    ) -> None:
+        ticket, nonce = world.handover("ann", "ben")
+        world.connect("ann")
+        before = world.counts()
+        assert world.bounce("ben", nonce, may_wait=False).types == [NO_PEER]
+        assert world.counts() == before
+        assert [each.ticket for each in world.answer("ben", nonce).outcome.deliveries] == [ticket]
+
+    def test_a_friend_is_found_behind_its_own_older_offer_that_does_not_say_so(self, world: World) -> None:
+        world.pair("friend", "me")
+        older = world.connect("friend")
+        for text in ("second", "third"):
+            world.store.connect(world.arrival("friend", text, rematch=True), may_wait=True)
+        told = [world.connect("me", rematch=True).own.reply.signal for _ in range(2)]
+        assert told == ["second", "third"]
+        assert world.connect("me", rematch=True, may_wait=False).types == [NO_PEER]
+        assert world.store.withdraw(older.ticket).good
+
+    def test_a_friends_offer_that_returns_meets_who_waits(self, world: World) -> None:
+        world.pair("ann", "ben")
+        world.connect("ann", rematch=True)
+        nonce = world.connect("cat").own.reply.nonce
+        waits = world.connect("ben", rematch=True)
+        assert waits.outcome.deliveries == []
+        (told,) = world.store.release(nonce).deliveries
+        assert (told.ticket, told.reply.type, told.reply.signal) == (waits.ticket, DEMOTE, "signal of ann")
+
+    def test_of_two_friends_the_older_offer_comes_first(self, world: World) -> None:
+        world.bounced("ann", "ben")
+        world.pair("ann", "me")
+        world.pair("ben", "me")
+        world.connect("ben", rematch=True)
+        world.connect("ann", rematch=True)
+        told = [world.connect("me", rematch=True).own.reply.signal for _ in range(2)]
+        assert told == ["signal of ben", "signal of ann"]
+
+    def test_requests_end_in_the_order_of_their_times(self, world: World) -> None:
+        waits = (900, 300, 1200, 600)
+        held = [
+            world.connect("ann", pool=f"open:{number}", wait_ms=wait) for number, wait in enumerate(waits)
+        ]
+        told = [[each.ticket for each in world.after(300)] for _ in range(4)]
+        assert told == [[held[1].ticket], [held[3].ticket], [held[0].ticket], [held[2].ticket]]
 
     def test_nothing_is_left_after_all_deadlines(self, world: World) -> None:
         world.pair("ann", "ben")

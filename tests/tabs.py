@@ -125,10 +125,15 @@ class Line:
     """A line to the server that notes every request, and breaks at those that `breaks_at` picks.
 
     It works on bytes and not on what a browser tells of itself: Chromium hides preflights.
+
+    Args:
+        port: the server's.
+        tells_hang_ups: False: as some proxies do, it keeps the connection to the server when a client goes.
     """
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, *, tells_hang_ups: bool = True) -> None:
         self.target = port
+        self._tells_hang_ups = tells_hang_ups
         self.requests: list[Request] = []
         self.breaks_at: Callable[[Request], bool] = lambda request: False
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -184,6 +189,8 @@ class Line:
                     if self.breaks_at(request):
                         raise ConnectionAbortedError
                 server.sendall(piece)
+            if not self._tells_hang_ups:
+                return
         self._close(server)
         self._close(client)
 

@@ -1,11 +1,27 @@
-"""The short run of the measurement: it works, and nothing has become several times worse."""
+"""The short run of the benchmark: it works, and nothing has become several times worse."""
 
 from __future__ import annotations
 
-import bench
+from pathlib import Path
+
+from bench import __main__ as bench
+from bench import report
 
 
-def test_the_bench_runs_and_keeps_its_floors() -> None:
-    measured = bench.main(quick=True)
-    assert measured["ratio_to_a_third_of_N"] > 0.2, "the floor is 0.6; this machine may be busy"
-    assert 0 < measured["kib_per_waiting_peer"] < 30
+def test_the_benchmark_runs_and_keeps_its_floors(tmp_path: Path) -> None:
+    results = bench.measure_all(quick=True)
+    for kept in (False, True):
+        pair, request = (results.rates[name, (16, kept)] for name in (bench.OURS, bench.NOTHING))
+        assert pair.cpu_us < 8 * request.cpu_us, "a pair is three requests; this machine may be busy"
+        assert pair.generator < 0.7, "the generator must not be the limit"
+    assert 0 < results.crowds[bench.OURS, 200].kib < 30
+    assert results.inside is not None
+    assert results.inside.many_us < 3 * results.inside.few_us
+    assert 50 < results.inside.pair_bytes < 400
+    page = tmp_path / "performance.md"
+    page.write_text(f"before {report.BEGIN} old {report.END} after")
+    report.write(results, report.tables(results), tmp_path)
+    assert page.read_text().startswith(f"before {report.BEGIN}")
+    assert bench.NOTHING in page.read_text()
+    assert " old " not in page.read_text()
+    assert (tmp_path / "performance.png").read_bytes().startswith(b"\x89PNG")

@@ -81,7 +81,7 @@ def test_config_masks_secrets() -> None:
         "TURN_SECRET": "hidden-2",
         "PRIVATE_KEY_PASSPHRASE": "hidden-3",
         "REDIS_URL": "redis://:hidden-4@127.0.0.1:1/0",
-        "ICE_SERVERS": '[{"urls": "turn:t.example", "credential": "hidden-5"}]',
+        "ICE_SERVERS": '[{"urls": "turn:t.example", "username": "u", "credential": "hidden-5"}]',
     }
     for form in ((), ("--json",)):
         ran = run("config", *form, **secrets, TURN_URLS="turn:t.example")
@@ -173,12 +173,14 @@ def states(ran: Result) -> dict[str, str]:
     return {each["about"]: each["state"] for each in json.loads(ran.stdout)}
 
 
-def test_the_doctor_finds_nothing_wrong_here(busy: Server) -> None:
-    ran = run("doctor", "--json", "--url", busy.url)
-    assert ran.exit_code == 0
+def test_the_doctor_finds_nothing_wrong_here() -> None:
+    with Server(REQUEST_TIMEOUT=3, SECRET_KEY=SECRET) as server:
+        ran = run("doctor", "--json", "--url", server.url, SECRET_KEY=SECRET)
+    assert ran.exit_code == 0, ran.output
     found = states(ran)
     assert "fault" not in found.values()
-    assert found["running server"] == "ok"
+    on_the_way = ["pairing", "hang-ups", "long requests", "addresses", "large bodies", "refusals"]
+    assert [found[each] for each in ("running server", *on_the_way)] == ["ok"] * 7
     assert {"settings", "workers", "store", "signatures", "proxies", "open files", "clock"} < set(found)
 
 
@@ -209,10 +211,25 @@ def test_the_doctor_looks_whether_redis_may_forget() -> None:
         assert states(run("doctor", "--json", **settings))["store"] == "warning"
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:{port}", "http://127.0.0.1:{port}/"])
-def test_a_url_needs_no_last_slash(busy: Server, url: str) -> None:
-    url = url.format(port=busy.port)
-    assert run("stats", "--url", url).exit_code == 0
+@pytest.mark.parametrize(
+    ("seen", "words"),
+    [
+        ({"TRUSTED_PROXIES": 1}, "anybody may claim any"),  # as here, where no proxy is
+        ({"TRUSTED_PROXIES": 1, "SECRET_KEY": "another secret of 16"}, "not probed"),
+    ],
+)
+def test_the_doctor_says_whose_address_is_believed(seen: dict[str, object], words: str) -> None:
+    with Server(REQUEST_TIMEOUT=1, **{"SECRET_KEY": SECRET} | seen) as server:
+        assert server.get("/seen")[0] == 404
+        ran = run("doctor", "--json", "--url", server.url, SECRET_KEY=SECRET)
+    (found,) = [each for each in json.loads(ran.stdout) if each["about"] == "addresses"]
+    assert found["state"] != "ok"
+    assert words in found["words"]
+
+
+def test_a_url_needs_no_last_slash(quick: Server) -> None:
+    url = f"http://127.0.0.1:{quick.port}"
+    assert run("stats", "--url", f"{url}/").exit_code == run("stats", "--url", url).exit_code == 0
     assert states(run("doctor", "--json", "--url", url))["running server"] == "ok"
 
 
@@ -244,11 +261,11 @@ def test_the_doctor_misses_gpg(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_shell_knows_the_servers_parts_by_name() -> None:
     program = (
         "import json\n"
-        "print([type(each).__name__ for each in (matcher, store, settings, spacerift)], keyring)\n"
+        "print([type(each).__name__ for each in (exchange, store, settings, spacerift)], keyring)\n"
         "print(json.dumps(spacerift.snapshot()))\n"
     )
     told = flask("shell", typed=program).stdout.replace(">>> ", "").strip().splitlines()
-    assert told[-2] == "['Matcher', 'MemoryStore', 'Settings', 'SignalServer'] None"
+    assert told[-2] == "['Exchange', 'MemoryStore', 'Settings', 'SignalServer'] None"
     snapshot = json.loads(told[-1])
     assert snapshot["counts"]["waiting"] == 0
     assert snapshot["limits"]["pair_limit"] == "1 per 5 second"

@@ -15,6 +15,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from shutil import copytree
+from urllib.parse import parse_qsl
 
 import pytest
 
@@ -449,6 +450,10 @@ class Line:
                     return
 
 
+def parameters(request):
+    return dict(parse_qsl(request.partition(b"\r\n\r\n")[2].decode(), strict_parsing=True))
+
+
 def _read_message(connection):
     received = b""
     while b"\r\n\r\n" not in received:
@@ -508,9 +513,10 @@ def test_an_answer_whose_reply_is_lost_is_repeated_and_arrives_once(server, clie
         server.until(waiting=1)
         assert client(line.url, bob, namespace=room).role == "responder"
         assert alice.reply()["SIGNAL"] == "answer of bob to alice"
-    bodies = [request.partition(b"\r\n\r\n")[2] for request in line.requests[1:]]
-    assert len(bodies) == 3
-    assert len(set(bodies)) == 1
+    answers = [parameters(request) for request in line.requests[1:]]
+    assert len(answers) == 3
+    assert len({(each["NONCE"], each["SIGNAL"], each["FINGERPRINT"]) for each in answers}) == 1
+    assert len({each["REQUEST"] for each in answers}) == 3
     assert bob.offers == 1
 
 

@@ -24,7 +24,7 @@ from signal_server.client import (
     connect,
     connect_async,
 )
-from signal_server.client.pools import Message, SignedPool
+from signal_server.client.codecs import Message, SignedCodec
 from signal_server.openpgp.signer import OpenpgpSigner
 
 
@@ -56,8 +56,8 @@ def run(coroutine: Any) -> Any:
     return done.value.value
 
 
-def pool(signer: OpenpgpSigner, namespace: str = "chess", server_key: str | None = None) -> SignedPool:
-    return SignedPool(namespace, signer, server_key, at_once)
+def pool(signer: OpenpgpSigner, namespace: str = "chess", server_key: str | None = None) -> SignedCodec:
+    return SignedCodec(namespace, signer, server_key, at_once)
 
 
 def sent(signer: OpenpgpSigner, kind: str = "DEMOTE", **changed: Any) -> dict[str, str]:
@@ -252,13 +252,13 @@ def test_a_peer_that_is_not_trusted_is_bounced(
         OpenpgpSigner(keys["server"].private, trusted=str(tmp_path)) as carol,
         ThreadPoolExecutor(2) as threads,
     ):
-        stranger = threads.submit(link, signing.url, "alice", signer=alice, namespace="", retry=False)
+        stranger = threads.submit(link, signing.url, "alice", signer=alice, namespace=None, retry=False)
         signing.until(waiting=1)
-        linked = threads.submit(link, signing.url, "carol", signer=carol, namespace="")
+        linked = threads.submit(link, signing.url, "carol", signer=carol, namespace=None)
         signing.until(waiting=2)
         with pytest.raises(SpaceriftError, match="NO_PEER"):
             stranger.result()
-        assert link(signing.url, "bob", signer=bob, namespace="").remote_key == carol.fingerprint
+        assert link(signing.url, "bob", signer=bob, namespace=None).remote_key == carol.fingerprint
         assert linked.result().remote_key == bob.fingerprint
 
 

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
 
 import pytest
-from limits.storage import Storage
+from limits import parse
 
 from live import eventually
 from redis_server import RedisServer
-from signal_server.matching.limits import MemoryCounts
+from signal_server.errors import RateLimited
+from signal_server.matching.limits import Limits, MemoryLimits
 from signal_server.matching.stores.redis_client import Servers
-from signal_server.matching.stores.redis_counts import RedisCounts, RedisHeld
+from signal_server.matching.stores.redis_counts import RedisLimits
+from signal_server.settings import Settings
+
+Make = Callable[..., Limits]
 
 
 @pytest.fixture(scope="module")
@@ -26,83 +32,158 @@ def servers(redis: RedisServer) -> Servers:
     return Servers(redis.url, timeout_seconds=10)
 
 
+def settings(**rates: str | int | None) -> Settings:
+    off: dict[str, Any] = {f"{name}_limit": None for name in ("request", "pair", "address")}
+    given = {name: parse(rate) if isinstance(rate, str) else rate for name, rate in rates.items()}
+    return replace(Settings.from_env({}, {}), **off | given)
+
+
 @pytest.fixture(params=["memory", "redis"])
-def counts(request: pytest.FixtureRequest, redis: RedisServer, servers: Servers) -> Storage:
+def make(request: pytest.FixtureRequest, redis: RedisServer, servers: Servers) -> Make:
     redis.call("FLUSHALL")
-    return MemoryCounts() if request.param == "memory" else RedisCounts(servers)
+
+    def limits(**rates: str | int | None) -> Limits:
+        if request.param == "memory":
+            return MemoryLimits(settings(**rates))
+        return RedisLimits(servers, settings(**rates), longest_ms=60_000)
+
+    return limits
 
 
-def test_a_window_begins_with_its_first_hit(counts: Storage) -> None:
-    assert counts.get("a") == 0
-    assert [counts.incr("a", 60) for _ in range(3)] == [1, 2, 3]
-    assert counts.get("a") == 3
-    assert counts.get("b") == 0
-    assert counts.get_expiry("a") == pytest.approx(time.time() + 60, abs=0.5)
-    assert counts.get_expiry("b") == pytest.approx(time.time(), abs=0.5)
+def refused(call: Callable[[], None]) -> tuple[str, int] | None:
+    """The limit that refuses this, and in how many seconds it may be tried again."""
+    try:
+        call()
+    except RateLimited as error:
+        return str(error.reason), int(error.retry_after or 0)
+    return None
 
 
-def test_a_window_ends_and_is_not_prolonged_by_hits(counts: Storage) -> None:
-    counts.incr("a", 2)
+def test_an_address_is_counted_in_its_window(make: Make) -> None:
+    limits = make(address_limit="3 per 40 seconds")
+    assert [refused(lambda: limits.count_address(b"a")) for _ in range(3)] == [None] * 3
+    limit, seconds = refused(lambda: limits.count_address(b"a")) or ("", 0)
+    assert limit == "address"
+    assert 38 <= seconds <= 40
+    assert refused(lambda: limits.count_address(b"b")) is None
+
+
+def test_a_window_ends_and_is_not_prolonged_by_hits(make: Make) -> None:
+    limits = make(address_limit="1 per 2 seconds")
+    limits.count_address(b"a")
     time.sleep(0.5)
-    counts.incr("a", 2)
+    assert refused(lambda: limits.count_address(b"a"))
     time.sleep(1.7)
-    assert counts.get("a") == 0
-    assert counts.incr("a", 2) == 1
+    assert refused(lambda: limits.count_address(b"a")) is None
 
 
-def test_a_hit_is_taken_back(counts: Storage) -> None:
-    counts.incr("a", 60)
-    counts.incr("a", 60)
-    assert counts.incr("a", 60, -1) == 1
-    assert counts.get_expiry("a") == pytest.approx(time.time() + 60, abs=5)
+def test_a_connect_that_was_not_let_wait_is_not_counted(make: Make) -> None:
+    limits = make(request_limit="1 per minute")
+    limits.count_connect(b"p")
+    limits.uncount_connect(b"p")
+    assert refused(lambda: limits.count_connect(b"p")) is None
+    assert refused(lambda: limits.count_connect(b"p")) == ("request", 60)
+    limits.uncount_connect(b"nobody")
+    assert refused(lambda: limits.count_connect(b"nobody")) is None
+    assert refused(lambda: limits.count_connect(b"nobody")) == ("request", 60)
 
 
-def test_a_cleared_window_begins_anew(counts: Storage) -> None:
-    counts.incr("a", 60)
-    counts.clear("a")
-    assert counts.incr("a", 60) == 1
+def test_a_connect_too_soon_after_a_pairing_is_not_counted(make: Make) -> None:
+    limits = make(request_limit="1 per minute", pair_limit="1 per 2 seconds")
+    limits.count_pairing(b"p")
+    assert refused(lambda: limits.count_connect(b"p")) == ("pair", 2)
+    time.sleep(1)
+    limits.count_pairing(b"p")
+    time.sleep(1.2)
+    assert refused(lambda: limits.count_connect(b"p")) == ("pair", 1), "the window is of the last pairing"
+    time.sleep(1)
+    assert refused(lambda: limits.count_connect(b"p")) is None
+
+
+def test_several_pairings_may_be_allowed(make: Make) -> None:
+    limits = make(pair_limit="2 per minute")
+    limits.count_pairing(b"p")
+    assert refused(lambda: limits.count_connect(b"p")) is None
+    limits.count_pairing(b"p")
+    assert refused(lambda: limits.count_connect(b"p")) == ("pair", 60)
+
+
+def test_a_limit_that_is_off_counts_nothing(make: Make, redis: RedisServer) -> None:
+    limits = make(held_per_address=None)
+    for _ in range(9):
+        limits.count_address(b"a")
+        limits.count_connect(b"p")
+        limits.count_pairing(b"p")
+        limits.uncount_connect(b"p")
+        assert limits.take_place(b"a", "ticket")
+    assert redis.lifetimes() == {}
 
 
 def test_every_count_has_an_end(redis: RedisServer, servers: Servers) -> None:
     redis.call("FLUSHALL")
-    RedisCounts(servers).incr("x", 5)
-    RedisHeld(servers, 2, 5_000).hold("address", "one")
+    for rate in ("1 per 5 seconds", "2 per 5 seconds"):
+        limits = RedisLimits(
+            servers,
+            settings(address_limit=rate, request_limit=rate, pair_limit=rate, held_per_address=2),
+            longest_ms=5_000,
+        )
+        limits.count_address(b"a")
+        limits.count_connect(rate.encode())
+        limits.count_pairing(rate.encode())
+        limits.uncount_connect(b"x")
+        limits.take_place(b"a", rate)
+    assert len(redis.lifetimes()) == 6
     assert all(0 < left <= 5_000 for left in redis.lifetimes().values())
+
+
+def held(servers: Servers, most: int, longest_ms: int) -> Limits:
+    return RedisLimits(servers, settings(held_per_address=most), longest_ms=longest_ms)
 
 
 def test_so_many_are_held_and_no_more(redis: RedisServer, servers: Servers) -> None:
     redis.call("FLUSHALL")
-    one, other = (RedisHeld(servers, 2, 60_000) for _ in range(2))
-    assert one.hold("address", "a")
-    assert other.hold("address", "b")
-    assert not one.hold("address", "c")
-    assert one.hold("elsewhere", "c")
-    other.let_go("address", "b")
-    assert eventually(lambda: one.hold("address", "c"))
-    assert not one.hold("address", "d")
+    one, other = (held(servers, 2, 60_000) for _ in range(2))
+    assert one.take_place(b"address", "a")
+    assert other.take_place(b"address", "b")
+    assert not one.take_place(b"address", "c")
+    assert one.take_place(b"elsewhere", "c")
+    other.leave_place(b"address", "b")
+    assert eventually(lambda: one.take_place(b"address", "c"))
+    assert not one.take_place(b"address", "d")
 
 
 def test_what_a_dead_process_held_is_forgotten(redis: RedisServer, servers: Servers) -> None:
     redis.call("FLUSHALL")
-    short, long = RedisHeld(servers, 2, 300), RedisHeld(servers, 2, 60_000)
-    assert short.hold("address", "a")
-    assert long.hold("address", "b")
-    assert not long.hold("address", "c")
-    assert eventually(lambda: long.hold("address", "c"))
-    assert not long.hold("address", "d")
+    short, long = held(servers, 2, 300), held(servers, 2, 60_000)
+    assert short.take_place(b"address", "a")
+    assert long.take_place(b"address", "b")
+    assert not long.take_place(b"address", "c")
+    assert eventually(lambda: long.take_place(b"address", "c"))
+    assert not long.take_place(b"address", "d")
 
 
 def test_counts_fall_back_to_the_process() -> None:
     with RedisServer() as own:
-        servers = Servers(own.url)
-        counts, held = RedisCounts(servers), RedisHeld(servers, 1, 5_000)
-        assert counts.incr("a", 60) == 1
-        assert held.hold("address", "a")
+        rates = {
+            "address_limit": "2 per minute",
+            "request_limit": "1 per minute",
+            "pair_limit": "1 per minute",
+        }
+        limits = RedisLimits(Servers(own.url), settings(**rates, held_per_address=1), longest_ms=5_000)
+        limits.count_address(b"a")
+        assert limits.take_place(b"a", "one")
+        limits.count_pairing(b"q")
         own.kill()
-        assert [counts.incr("a", 60) for _ in range(3)] == [1, 2, 3]
-        assert counts.get("a") == 3
-        assert counts.get_expiry("a") == pytest.approx(time.time() + 60, abs=1)
-        counts.clear("a")
-        assert counts.get("a") == 0
-        assert held.hold("address", "b"), "each process keeps to its own count meanwhile"
-        held.let_go("address", "b")
+        assert [refused(lambda: limits.count_address(b"a")) for _ in range(3)] == [
+            None,
+            None,
+            ("address", 60),
+        ]
+        limits.count_connect(b"p")
+        assert refused(lambda: limits.count_connect(b"p")) == ("request", 60)
+        limits.uncount_connect(b"p")
+        limits.count_pairing(b"p")
+        assert refused(lambda: limits.count_connect(b"p")) == ("pair", 60)
+        assert refused(lambda: limits.count_connect(b"q")) == ("pair", 60), "it was counted here, too"
+        assert limits.take_place(b"a", "two"), "each process keeps to its own count meanwhile"
+        limits.leave_place(b"a", "two")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -123,12 +124,38 @@ def test_the_hosts_limiter_and_session_are_its_own(host: Server) -> None:
         assert host.get("/rift/ice")[0] == 200
 
 
-def test_a_page_below_a_prefix_gets_its_slash() -> None:
+@pytest.mark.parametrize(
+    ("trusted", "headers", "location"),
+    [
+        (0, {}, "/rift/"),
+        (0, {"Host": "rift.example:8443", "X-Forwarded-Proto": "https"}, "/rift/"),
+        (1, {"X-Forwarded-Prefix": "/app"}, "/app/rift/"),
+        (0, {"X-Forwarded-Prefix": "/app"}, "/rift/"),  # nobody is trusted
+        (1, {"X-Forwarded-Prefix": "//evil.example"}, "/rift/"),
+    ],
+)
+def test_a_page_below_a_prefix_gets_its_slash(trusted: int, headers: dict[str, str], location: str) -> None:
+    """By a relative address: the scheme and the port are the browser's."""
     app = Flask("app")
-    app.config["SPACERIFT_URL_PREFIX"] = "/rift"
+    app.config |= {"SPACERIFT_URL_PREFIX": "/rift", "SPACERIFT_TRUSTED_PROXIES": trusted}
     Spacerift(app)
-    assert app.test_client().get("/rift").headers["Location"].endswith("/rift/")
+    moved = app.test_client().get("/rift?room=1", headers=headers)
+    assert (moved.status_code, moved.headers["Location"]) == (308, f"{location}?room=1")
     assert app.test_client().post("/rift").status_code == 415
+
+
+def test_a_page_knows_the_prefix_that_a_trusted_proxy_cut_off() -> None:
+    def base(trusted: int, prefix: str) -> str | None:
+        app = create_app(Settings.from_env({"SPACERIFT_TRUSTED_PROXIES": str(trusted)}))
+        page = app.test_client().get("/", headers={"X-Forwarded-Prefix": prefix})
+        found = re.search(r'<base href="([^"]*)">', page.get_data(as_text=True))
+        assert ("base-uri 'self'" in page.headers["Content-Security-Policy"]) is bool(found)
+        return found and found[1]
+
+    assert base(1, "/rift") == base(1, "/rift/") == "/rift/"
+    assert base(0, "/rift") is None
+    for bad in ("//evil.example", "/a/../b", '/"><script>', "rift", ""):
+        assert base(1, bad) is None
 
 
 # --- several, and none --------------------------------------------------------------------------------------

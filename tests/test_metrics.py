@@ -17,8 +17,8 @@ from live import ROOT, Server, eventually
 from redis_server import RedisServer
 from signal_server import Settings, create_app
 from signal_server.errors import BadRequest, Full, Unavailable
-from signal_server.messages import ANSWER, DEMOTE, Reply, Request
-from signal_server.telemetry.metrics import process_metrics
+from signal_server.messages import ANSWER, DEMOTE, Reply, Request, Sealed
+from signal_server.telemetry.metrics import PUBLISH_SECONDS, Metrics, exposition, process_metrics
 from signal_server.telemetry.request_log import RequestLog
 
 SECRETS = {
@@ -106,22 +106,84 @@ def test_each_outcome_is_counted() -> None:
 
 
 def test_a_full_server_counts_as_a_limit() -> None:
-    before = process_metrics().refusals().get("waiting", 0)
-    request_log = RequestLog(process_metrics(), form="off", trusts_ids=False)
+    counts = Metrics()
+    request_log = RequestLog(counts, form="off", trusts_ids=False)
     for refusal in (Full(), Unavailable("shutting down")):
         request_log.open(None).refused(refusal)
-    assert process_metrics().refusals()["waiting"] == before + 1
+    assert counts.refusals == {"waiting": 1}
 
 
 def test_what_reached_nobody_is_counted() -> None:
-    counts = process_metrics()
-    before = counts.answers_lost._value.get(), counts.ghosts._value.get()
-    matcher = create_app(Settings.from_env({})).extensions["spacerift"].matcher
-    matcher.finish(Reply(ANSWER, "nonce", "answer"), written=False)
-    matcher.finish(Reply(DEMOTE, "nonce", "offer"), written=False)
-    matcher.finish(Reply(DEMOTE, "nonce", "offer"), written=True)
-    after = counts.answers_lost._value.get(), counts.ghosts._value.get()
-    assert [now - then for now, then in zip(after, before, strict=True)] == [1, 1]
+    before = process_metrics().totals.copy()
+    exchange = create_app(Settings.from_env({})).extensions["spacerift"].exchange
+    exchange.finish(Reply(ANSWER, "nonce", "answer"), written=False)
+    exchange.finish(Reply(DEMOTE, "nonce", "offer"), written=False)
+    exchange.finish(Reply(DEMOTE, "nonce", "offer"), written=True)
+    assert process_metrics().totals - before == {"answers_lost": 1, "ghosts": 1}
+
+
+def test_counts_are_what_prometheus_reads() -> None:
+    """Every bucket has those below it too, and the last one has all."""
+    counts = Metrics()
+    for seconds in (0.001, 0.005, 0.006, 0.5, 99):
+        counts.request("NO_PEER", "299", seconds)
+    with counts.openpgp("verify"):
+        pass
+    counts.limit_hit("pair")
+    counts.paired()
+    text = exposition(counts, lambda: {"waiting": 3})
+    read = {
+        (sample.name, *sorted(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text.decode())
+        for sample in family.samples
+    }
+    labels = ("reply", "NO_PEER"), ("status", "299")
+    buckets = [
+        read["spacerift_request_seconds_bucket", ("le", le), *labels]
+        for le in ("0.005", "0.02", "0.5", "20.0", "+Inf")
+    ]
+    assert buckets == [2, 3, 4, 4, 5]
+    assert read["spacerift_request_seconds_count", *labels] == 5
+    assert read["spacerift_request_seconds_sum", *labels] == pytest.approx(99.512)
+    assert read["spacerift_openpgp_seconds_count", ("operation", "verify")] == 1
+    assert read["spacerift_limits_hit_total", ("limit", "pair")] == 1
+    assert [read[f"spacerift_{name}_total",] for name in ("pairs", "answers_lost", "ghosts")] == [1, 0, 0]
+    assert [read[f"spacerift_{name}",] for name in ("waiting", "store_up")] == [3, 1]
+
+
+def test_a_worker_finds_what_the_others_have_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    own, other = Metrics(), Metrics()
+    for counts in (own, other):
+        counts.paired()
+        counts.request("DEMOTE", "200", 0.01)
+    other.request("ANSWER", "200", 0.01)
+    other.limit_hit("held")
+    other.publish(now=True)
+    (written,) = tmp_path.iterdir()
+    written.rename(tmp_path / "spacerift-1.json")
+    text = exposition(own, dict).decode()
+    assert 'spacerift_request_seconds_count{reply="DEMOTE",status="200"} 2.0' in text
+    assert 'spacerift_request_seconds_count{reply="ANSWER",status="200"} 1.0' in text
+    assert 'spacerift_limits_hit_total{limit="held"} 1.0' in text
+    assert "spacerift_pairs_total 2.0" in text
+    assert "spacerift_store_up 0.0" in text
+
+
+def test_counts_are_published_once_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = Metrics()
+    counts.publish()
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    counts.publish()
+    (path,) = tmp_path.glob("*.json")
+    path.unlink()
+    counts.publish()
+    assert not list(tmp_path.iterdir())
+    counts._published -= PUBLISH_SECONDS
+    counts.publish()
+    assert path.exists()
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path / "gone"))
+    counts.publish(now=True)  # and nobody falls over
 
 
 def test_all_workers_are_added_up_and_the_dead_ones_too(
@@ -134,15 +196,15 @@ def test_all_workers_are_added_up_and_the_dead_ones_too(
         server = stack.enter_context(Server(**shared))
         for number in range(4):
             link(server, f"pair-{number}", NAMESPACE=f"room-{number}")
-        for _ in range(5):  # whoever answers
-            assert value(server, "pairs_total") == 4
+        for _ in range(5):  # whichever worker answers, once each has written its counts
+            assert eventually(lambda: value(server, "pairs_total") == 4)
             assert replies(server) == {"200 ANSWER": 4, "200 DELIVERED": 4, "200 DEMOTE": 4}
         waiting = server.call(connect("waits"))
         server.until(waiting=1)
         assert value(server, "waiting") == 1
         waiting.close()
         (folder,) = tmp_path.glob("spacerift-metrics-*")
-        (folder / "counter_1.db").touch()  # as a worker leaves it for a moment when it begins
+        (folder / "spacerift-1.new").touch()  # as a worker leaves it for a moment when it writes
         assert value(server, "pairs_total") == 4
         old = set(server.workers)
         server.process.send_signal(signal.SIGHUP)
@@ -244,7 +306,7 @@ def lines(form: str, capsys: pytest.CaptureFixture[str]) -> list[str]:
     request_log = RequestLog(process_metrics(), form=form, trusts_ids=False)
     request_log._terminal = True
     entry = request_log.open(None)
-    entry.asked = Request(type="BOUNCE", signal="offer", signer="its key")
+    entry.asked(Request("BOUNCE", nonce="n", sealed=Sealed("", "", "")))
     entry.replied(DEMOTE, "200 OK", written=False)
     request_log.open(None).refused(BadRequest('not "JSON"'))
     request_log.open(None).hung_up()
@@ -271,6 +333,12 @@ def test_the_log_off(capsys: pytest.CaptureFixture[str]) -> None:
         ("x" * 64, True),
         ("x" * 65, False),
         ("a b", False),
+        ("192.0.2.1", False),
+        ("2001:db8::1", False),
+        ("::ffff:192.0.2.1", False),
+        ("192.0.2.1:5555", False),
+        ("192.0.2.1-1700000000", False),
+        ("v1.2.3.4567", True),
         ('"', False),
         ("", False),
     ],
@@ -286,7 +354,7 @@ def test_the_host_decides_where_the_lines_go(caplog: pytest.LogCaptureFixture) -
     for level, count in (("WARNING", 0), ("INFO", 1)):
         with caplog.at_level(level, logger="signal_server"):
             entry = request_log.open(None)
-            entry.asked = Request(type="CONNECT", signal="offer")
+            entry.asked(Request("CONNECT", "offer"))
             entry.replied("NO_PEER", "299 No Peer")
         assert len(caplog.messages) == count
     assert re.fullmatch(r"id=\S+ asked=CONNECT reply=NO_PEER status=299 ms=\d+\.\d", caplog.messages[0])
@@ -297,7 +365,7 @@ def test_the_host_decides_where_the_lines_go(caplog: pytest.LogCaptureFixture) -
 
 def test_counting_and_logging_cost_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten times what we measured, which is little beside a request; see docs/operating.md."""
-    asked = Request(type="CONNECT", signal="offer")
+    asked = Request("CONNECT", "offer")
     with (tmp_path / "log").open("w") as log:
         monkeypatch.setattr("sys.stderr", log)
         request_log = RequestLog(process_metrics(), form="text", trusts_ids=False)
@@ -307,7 +375,7 @@ def test_counting_and_logging_cost_little(tmp_path: Path, monkeypatch: pytest.Mo
             started = time.perf_counter()
             for _ in range(100):
                 entry = request_log.open(None)
-                entry.asked = asked
+                entry.asked(asked)
                 entry.replied("DEMOTE", "200 OK")
             spent.append((time.perf_counter() - started) * 1e4)
     assert (tmp_path / "log").read_text().count("reply=DEMOTE") == 2000

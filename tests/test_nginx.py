@@ -48,8 +48,14 @@ class Nginx:
         self._folder = folder
         _make_certificate(folder)
         site = (ROOT / "docs/examples/nginx.conf").read_text()
+        page = (ROOT / "docs/proxies.md").read_text()
+        below = page.split("```nginx\n")[1].split("```")[0]
+        self.plain = free_port()
         for old, new in {
-            "listen 80;": f"listen 127.0.0.1:{free_port()};",
+            "    # For Prometheus": f"{below}\n    # For Prometheus",
+            "listen 80;": f"listen 127.0.0.1:{self.plain};",
+            "listen [::]:80;": f"listen [::1]:{self.plain};",
+            "listen [::]:443 ssl": f"listen [::1]:{self.port} ssl",
             "listen 443 ssl": f"listen 127.0.0.1:{self.port} ssl",
             "127.0.0.1:8000": f"127.0.0.1:{server}",
             "/etc/letsencrypt/live/rift.example": str(folder),
@@ -159,6 +165,20 @@ def test_a_tab_that_is_closed_leaves_the_pool(
     other.page.close()
 
 
+def test_the_demo_page_works_where_its_path_is_cut_off(trusting: BrowserContext, nginx: Nginx) -> None:
+    page = trusting.new_page()
+    for path in ("rift", "rift/"):
+        failed: list[str] = []
+        page.on("response", lambda reply, failed=failed: reply.status < 400 or failed.append(reply.url))
+        page.goto(nginx.url + path)
+        page.wait_for_function("document.styleSheets.length === 1")
+        with page.expect_request(lambda request: request.method == "POST") as asked:
+            page.get_by_role("button", name="Meet a stranger").click()
+        assert asked.value.url == f"{nginx.url}rift/"
+        assert failed == []
+    page.close()
+
+
 # --- what passes through -----------------------------------------------------------------------------------
 
 CONNECT = '{{"TYPE":"CONNECT","SIGNAL":"offer of {0}","FINGERPRINT":"{0}","NAMESPACE":"{1}"}}'
@@ -184,6 +204,15 @@ def test_statuses_and_refusals_keep_their_form(nginx: Nginx) -> None:
     assert nginx.post("{}", text, source="127.0.0.5").status_line == "499 Missing Parameter"
     large = nginx.post(" " * 70_000, text, source="127.0.0.5")
     assert (large.status, large.type) == (413, "TOO_LARGE")
+
+
+def test_who_comes_without_tls_keeps_the_method_and_the_body(nginx: Nginx) -> None:
+    with socket.create_connection(("127.0.0.1", nginx.plain)) as client:
+        client.sendall(
+            b"POST /x HTTP/1.1\r\nHost: rift.example\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        )
+        moved = read(client)
+    assert (moved.status, moved.headers["location"]) == (308, "https://rift.example/x")
 
 
 def test_clients_count_by_their_own_address(nginx: Nginx) -> None:

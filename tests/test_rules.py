@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from signal_server.matching.pairs import PairMemory
+from signal_server.matching.deadlines import Deadlines
+from signal_server.matching.pairs import Met, PairMemory
 from signal_server.matching.rules import Rules, Times
 from signal_server.messages import Arrival, Delivery, Reply
 
@@ -26,6 +27,7 @@ class Game:
         self.rules = Rules(TIMES)
         self.nonces = counting()
         self.now_ms = 0
+        self.wait_ms = TIMES.request
         self.expired: list[str] = []
 
     def at(self, seconds: float) -> Game:
@@ -33,18 +35,21 @@ class Game:
         self.expired = told(self.rules.expire(nonces=self.nonces, now_ms=self.now_ms))
         return self
 
-    def connect(self, who: str, *, pool: str = "open:", may_wait: bool = True) -> list[str]:
-        return told(
-            self.rules.connect(arrival(who, pool), may_wait=may_wait, nonces=self.nonces, now_ms=self.now_ms)
-        )
+    def connect(
+        self, who: str, *, pool: str = "open:", may_wait: bool = True, rematch: bool = False
+    ) -> list[str]:
+        it = self.arrival(who, pool, rematch=rematch)
+        return told(self.rules.connect(it, may_wait=may_wait, nonces=self.nonces, now_ms=self.now_ms))
 
     def answer(self, who: str, nonce: str, *, pool: str = "open:", text: str = "") -> list[str] | None:
-        it = arrival(who, pool, text)
+        it = self.arrival(who, pool, text)
         return told(self.rules.answer(it, nonce, nonces=self.nonces, now_ms=self.now_ms))
 
-    def bounce(self, who: str, nonce: str, *, pool: str = "open:") -> list[str] | None:
-        it = arrival(who, pool)
-        return told(self.rules.bounce(it, nonce, may_wait=True, nonces=self.nonces, now_ms=self.now_ms))
+    def bounce(
+        self, who: str, nonce: str, *, pool: str = "open:", may_wait: bool = True, rematch: bool = False
+    ) -> list[str] | None:
+        it = self.arrival(who, pool, rematch=rematch)
+        return told(self.rules.bounce(it, nonce, may_wait=may_wait, nonces=self.nonces, now_ms=self.now_ms))
 
     def release(self, nonce: str) -> list[str]:
         return told(self.rules.release(nonce, nonces=self.nonces, now_ms=self.now_ms))
@@ -63,15 +68,32 @@ class Game:
         assert self.answer(responder, nonce) is not None
         assert self.settle(nonce) == [f"{responder} DELIVERED"]
 
+    def bounced(self, initiator: str, responder: str) -> None:
+        """The two are a bounced pair, and neither waits."""
+        nonce = f"nonce-{self.next_number()}"
+        assert self.connect(initiator) == []
+        assert self.connect(responder) == [f"{responder} DEMOTE {initiator} {nonce}"]
+        assert self.bounce(responder, nonce) == []
+        assert self.rules.withdraw(initiator)
+        assert self.rules.withdraw(responder)
+
     def next_number(self) -> int:
         return int(self.nonces().removeprefix("nonce-")) + 1
 
+    def arrival(self, who: str, pool: str = "open:", text: str = "", *, rematch: bool = False) -> Arrival:
+        """`who` may be `name.2`: the second request of that peer."""
+        peer = who.partition(".")[0]
+        signal = text or who
+        return Arrival(
+            who, pool, named(peer), b"of " + named(peer), signal, signal.encode(), self.wait_ms, rematch
+        )
 
-def arrival(who: str, pool: str = "open:", text: str = "") -> Arrival:
-    """`who` may be `name.2`: the second request of that peer."""
-    peer = who.partition(".")[0]
-    signal = text or who
-    return Arrival(ticket=who, pool=pool, peer=peer, bearer=f"of {peer}", signal=signal, digest=signal)
+
+def named(peer: str) -> bytes:
+    """A peer's name, as long as a peer's hash."""
+    name = peer.encode().ljust(16, b".")
+    assert len(name) == 16
+    return name
 
 
 def told(deliveries: list[Delivery] | None) -> list[str]:
@@ -95,7 +117,7 @@ def test_two_strangers_link(game: Game) -> None:
     assert game.connect("bob") == ["bob DEMOTE alice nonce-1"]
     assert game.answer("bob", "nonce-1", text="yes") == ["alice ANSWER yes nonce-1"]
     assert game.settle("nonce-1") == ["bob DELIVERED"]
-    assert game.rules.statistics() == {"pools": 1, "waiting": 0, "offered": 0, "handovers": 1, "pairs": 1}
+    assert game.rules.statistics() == {"pools": 0, "waiting": 0, "offered": 0, "handovers": 1, "pairs": 1}
 
 
 def test_the_oldest_offer_comes_first(game: Game) -> None:
@@ -160,11 +182,26 @@ def test_who_may_not_wait_is_told_at_once_and_leaves_nothing(game: Game) -> None
 
 
 def test_a_request_waits_from_its_receipt(game: Game) -> None:
-    late = Arrival("slow", "open:", "slow", "of slow", "s", "s", waited_ms=4_000)
-    assert game.rules.connect(late, may_wait=True, nonces=game.nonces, now_ms=0) == []
-    assert game.rules.next_deadline_ms() == 11_000
+    game.wait_ms = 11_000  # its body took four seconds to come
+    assert game.connect("slow") == []
     assert game.at(10.999).expired == []
     assert game.at(11).expired == ["slow NO_PEER"]
+
+
+def test_requests_that_wait_for_different_times_end_in_the_order_of_their_times(game: Game) -> None:
+    for pool, wait_ms in enumerate((9_000, 3_000, 12_000, 6_000, 3_000)):
+        game.wait_ms = wait_ms
+        game.connect(f"p{pool}", pool=f"open:{pool}")
+    assert game.at(3).expired == ["p1 NO_PEER", "p4 NO_PEER"]
+    assert game.at(9).expired == ["p3 NO_PEER", "p0 NO_PEER"]
+    assert game.at(11.999).expired == []
+    assert game.at(12).expired == ["p2 NO_PEER"]
+
+
+def test_an_offer_that_is_due_already_ends_before_the_next_event(game: Game) -> None:
+    game.wait_ms = 0
+    assert game.connect("late") == []
+    assert game.at(0).expired == ["late NO_PEER"]
 
 
 def test_a_late_offer_extends_the_hold(game: Game) -> None:
@@ -193,9 +230,7 @@ def test_returned_after_its_time_it_ends_at_once(game: Game) -> None:
 def test_returned_in_time_it_still_ends_at_its_time(game: Game) -> None:
     game.connect("alice")
     game.connect("bob")
-    assert game.rules.next_deadline_ms() == 5_000
-    game.at(5)
-    assert game.rules.next_deadline_ms() == 15_000
+    assert game.at(5).expired == game.at(14.999).expired == []
     assert game.at(15).expired == ["alice NO_PEER"]
 
 
@@ -243,6 +278,15 @@ def test_who_bounces_is_held_with_its_own_offer_and_the_two_are_a_pair(game: Gam
     assert game.rules.statistics()["waiting"] == 2
     assert game.connect("carl") == ["carl DEMOTE alice nonce-2"]
     assert game.connect("dora") == ["dora DEMOTE bob nonce-3"]
+
+
+def test_a_bounce_that_may_not_wait_and_finds_only_the_bounced_peer_changes_nothing(game: Game) -> None:
+    game.connect("alice")
+    game.connect("bob")
+    game.connect("alice.2")
+    assert game.bounce("bob.2", "nonce-1", may_wait=False) == ["bob.2 NO_PEER"]
+    assert game.rules.statistics()["pairs"] == 0
+    assert game.answer("bob.3", "nonce-1") == ["alice ANSWER bob.3 nonce-1"]
 
 
 @pytest.mark.parametrize("nonce", ["nonce-9", "", "nonce-1\0", "nonce-11"])
@@ -346,35 +390,174 @@ def test_withdraw_is_true_exactly_if_no_reply_will_come(game: Game) -> None:
     game.connect("carl")
     assert not game.rules.withdraw("carl")  # it was told DEMOTE
     assert game.rules.withdraw("bob")
-    assert game.rules.next_deadline_ms() == 5_000  # the nonce that carl holds
+    assert game.at(4.999).expired == []
+    assert game.rules.statistics()["handovers"] == 1, "the nonce that carl holds"
     assert game.at(5).expired == []
     game.rules.sweep(now_ms=5_000)
     assert game.rules.statistics() == dict.fromkeys(game.rules.statistics(), 0)
+
+
+# --- who may meet again ------------------------------------------------------------------------------------
+
+
+def test_linked_peers_meet_again_if_both_say_so(game: Game) -> None:
+    game.link("alice", "bob")
+    game.connect("alice", rematch=True)
+    assert game.connect("bob", rematch=True)[0].startswith("bob DEMOTE alice")
+
+
+@pytest.mark.parametrize(("alice", "bob"), [(True, False), (False, True), (False, False)])
+def test_linked_peers_stay_apart_unless_both_say_so(game: Game, alice: bool, bob: bool) -> None:
+    game.link("alice", "bob")
+    game.connect("alice", rematch=alice)
+    assert game.connect("bob", rematch=bob) == []
+
+
+@pytest.mark.parametrize("in_between", [False, True])
+def test_a_bounced_pair_stays_apart_for_its_time(game: Game, in_between: bool) -> None:
+    game.bounced("alice", "bob")
+    game.connect("alice", rematch=True)
+    if in_between:  # so that the pool has its tables
+        game.connect("alice.2", rematch=True)
+    assert game.at(10).connect("bob", rematch=True) == []
+    game.at(3600).connect("alice.3", rematch=True)
+    assert game.connect("bob.2", rematch=True)[0].startswith("bob.2 DEMOTE alice.3")
+
+
+def test_a_link_does_not_make_a_bounce_a_link(game: Game) -> None:
+    """Two peers may hold an offer of each other: one bounces, and the other's answer is delivered."""
+    game.connect("alice")
+    assert game.connect("bob") == ["bob DEMOTE alice nonce-1"]
+    game.connect("bob.2")
+    assert game.connect("alice.2") == ["alice.2 DEMOTE bob.2 nonce-2"]
+    assert game.bounce("bob.3", "nonce-1") == []
+    game.answer("alice.2", "nonce-2")
+    assert game.at(1).settle("nonce-2") == ["alice.2 DELIVERED"]
+    assert game.rules.withdraw("alice")
+    game.connect("alice.3", rematch=True)
+    assert game.connect("bob.4", rematch=True) == []
+
+
+def test_a_bounce_after_a_link_keeps_them_apart(game: Game) -> None:
+    game.link("alice", "bob")
+    game.connect("alice", rematch=True)
+    (told,) = game.connect("bob", rematch=True)
+    assert game.bounce("bob", told.split()[-1], rematch=True) == []
+    assert game.rules.statistics()["waiting"] == 2
+
+
+def test_a_link_after_the_bounces_time_is_a_link(game: Game) -> None:
+    game.bounced("alice", "bob")
+    game.at(3600).link("alice", "bob")
+    game.connect("alice", rematch=True)
+    assert game.connect("bob", rematch=True)[0].startswith("bob DEMOTE alice")
+
+
+def test_somebody_new_comes_before_an_older_friend(game: Game) -> None:
+    game.link("friend", "me")
+    game.link("friend", "new")
+    game.connect("friend", rematch=True)
+    game.connect("new", rematch=False)
+    (told,) = game.connect("me", rematch=True)
+    assert told.startswith("me DEMOTE new")
+    (told,) = game.connect("me.2", rematch=True)
+    assert told.startswith("me.2 DEMOTE friend")
+
+
+def test_of_two_friends_the_older_offer_comes_first(game: Game) -> None:
+    game.link("a", "me"), game.link("b", "me"), game.link("a", "b")
+    game.connect("b", rematch=True), game.connect("a", rematch=True)
+    assert game.rules.statistics()["waiting"] == 0, "they are friends, too"
+    game = Game()
+    game.link("a", "me"), game.link("b", "me"), game.bounced("a", "b")
+    game.connect("b", rematch=True), game.connect("a", rematch=True)
+    assert game.connect("me", rematch=True)[0].startswith("me DEMOTE b")
+    assert game.connect("me.2", rematch=True)[0].startswith("me.2 DEMOTE a")
+
+
+def test_a_friend_is_not_passed_over_for_an_older_offer_that_does_not_say_so(game: Game) -> None:
+    game.link("friend", "me")
+    game.connect("friend.1", rematch=False)
+    game.connect("friend.2", rematch=True)
+    game.connect("friend.3", rematch=True)
+    assert game.connect("me", rematch=True)[0].startswith("me DEMOTE friend.2")
+    assert game.connect("me.2", rematch=True)[0].startswith("me.2 DEMOTE friend.3")
+    assert game.connect("me.3", rematch=True) == []
+    assert game.connect("stranger", rematch=True)[0].startswith("stranger DEMOTE friend.1")
+
+
+def test_a_friends_offer_that_left_is_not_found(game: Game) -> None:
+    game.link("friend", "me")
+    for ticket in ("friend.1", "friend.2", "friend.3"):
+        game.connect(ticket, rematch=True)
+    assert game.rules.withdraw("friend.1")
+    assert game.rules.withdraw("friend.3")
+    assert game.connect("me", rematch=True)[0].startswith("me DEMOTE friend.2")
+    assert game.connect("me.2", rematch=True) == []
+
+
+def test_friends_of_which_one_returns_meet_and_the_older_stays_the_initiator(game: Game) -> None:
+    game.link("friend", "me")
+    game.connect("friend", rematch=True)
+    (told,) = game.connect("passer")
+    assert game.connect("me", rematch=True) == []
+    (again,) = game.release(told.split()[-1])
+    assert again.startswith("me DEMOTE friend")
+
+
+def test_friends_in_one_pool_are_not_friends_in_another(game: Game) -> None:
+    game.link("alice", "bob")
+    game.connect("alice", pool="open:chess")
+    (told,) = game.connect("bob", pool="open:chess")
+    game.bounce("bob", told.split()[-1], pool="open:chess")
+    game.connect("alice", rematch=True)
+    assert game.connect("bob", rematch=True)[0].startswith("bob DEMOTE alice")
+
+
+# --- what it costs -----------------------------------------------------------------------------------------
 
 
 def test_a_match_steps_over_those_it_has_met_and_not_over_the_pool(monkeypatch: pytest.MonkeyPatch) -> None:
     """100,000 wait, of a peer that met all the others; the newcomer has met three that wait longer."""
     game = Game()
     met = ("a", "b", "c")
-    pairs = game.rules._pool("open:").pairs
+
+    def remember(one: str, other: str) -> None:
+        game.rules._pairs.remember(b"open:", named(one), named(other), Met.BOUNCED, until_ms=10**9, now_ms=0)
+
     for one, other in itertools.combinations((*met, "crowd"), 2):
-        pairs.remember(one, other, until_ms=10**9)
+        remember(one, other)
     for one in met:
-        pairs.remember(one, "newcomer", until_ms=10**9)
+        remember(one, "newcomer")
         assert game.connect(one) == []
     for number in range(100_000):
         assert game.connect(f"crowd.{number}") == []
 
     steps = 0
-    have_met = PairMemory.have_met
+    met_by = PairMemory.met
 
-    def counted(self: PairMemory, one: str, other: str, *, now_ms: int) -> bool:
+    def counted(self: PairMemory, pool: bytes, one: bytes, other: bytes, *, now_ms: int) -> Met | None:
         nonlocal steps
         steps += 1
-        return have_met(self, one, other, now_ms=now_ms)
+        return met_by(self, pool, one, other, now_ms=now_ms)
 
-    monkeypatch.setattr(PairMemory, "have_met", counted)
+    monkeypatch.setattr(PairMemory, "met", counted)
     assert game.connect("newcomer")[0].startswith("newcomer DEMOTE crowd.0")
     assert game.connect("crowd.last") == []
     assert game.connect("newcomer.2")[0].startswith("newcomer.2 DEMOTE crowd.1")
     assert steps == 4 + 3 + 4
+
+
+def test_deadlines_come_in_the_order_of_their_times() -> None:
+    deadlines = Deadlines()
+    entries = [(when, number, f"{when}") for number, when in enumerate((5, 9, 2, 7, 9, 1, 5, 3))]
+    for number, entry in enumerate(entries):
+        deadlines.add(number % 3, entry)
+    gone = entries[3]
+    taken = []
+    while (due := deadlines.take(8, lambda due: due != gone)) is not None:
+        taken.append(due)
+    assert taken == sorted(each for each in entries if each[0] <= 8 and each != gone)
+    assert deadlines.take(9, lambda due: True) == entries[1]
+    assert deadlines.take(9, lambda due: True) == entries[4]
+    assert deadlines.take(10**9, lambda due: True) is None

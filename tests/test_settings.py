@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 import sys
 
 import pytest
+from playwright.sync_api import Browser
 
 from live import ROOT, environment, free_port
+from signal_server import create_app
 from signal_server.errors import ConfigurationError
+from signal_server.http.head import Origins
 from signal_server.settings import Settings
+
+pytest_plugins = ["browser_fixtures"]
 
 
 def read(**values: str) -> Settings:
@@ -78,12 +85,35 @@ BAD = [
     ("CORS_ORIGINS", ""),
     ("CORS_ORIGINS", "example.com"),
     ("CORS_ORIGINS", "https://a.example/path"),
+    ("CORS_ORIGINS", "https://a.example?x"),
+    ("CORS_ORIGINS", "'https://a.example'"),
+    ("CORS_ORIGINS", '["https://a.example"]'),
+    ("CORS_ORIGINS", "https://a.example,"),
+    ("CORS_ORIGINS", "https://user:hidden@a.example"),
+    ("CORS_ORIGINS", "https://münchen.example"),
+    ("CORS_ORIGINS", "https://*"),
+    ("CORS_ORIGINS", "https://a.*.example"),
+    ("CORS_ORIGINS", "https://preview-*.example"),
+    ("CORS_ORIGINS", "https://*.192.0.2.1"),
+    ("CORS_ORIGINS", "*.example.com"),
+    ("CORS_ORIGINS", "https://a.example:0"),
+    ("CORS_ORIGINS", "https://a.example:8O80"),
+    ("CORS_ORIGINS", "https://[::x]"),
+    ("CORS_ORIGINS", "https://192.0.2"),
+    ("CORS_ORIGINS", "https://a..example"),
+    ("CORS_ORIGINS", "wss://a.example"),
+    ("CORS_ORIGINS", "NULL"),
     ("URL_PREFIX", ""),
     ("URL_PREFIX", "rift"),
+    ("URL_PREFIX", "//rift"),
+    ("URL_PREFIX", "/a/../rift"),
     ("SECRET_KEY", ""),
     ("SIGNATURES", "yes"),
     ("ICE_SERVERS", "stun:x"),
     ("ICE_SERVERS", "{}"),
+    ("ICE_SERVERS", '[{"url": "stun:x"}]'),
+    ("ICE_SERVERS", '[{"urls": []}]'),
+    ("ICE_SERVERS", '[{"urls": [1]}]'),
     ("TURN_URLS", "turn:x"),
 ]
 
@@ -96,6 +126,209 @@ def test_a_bad_value_is_one_line_that_names_it(name: str, value: str) -> None:
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("written", "normal"),
+    [
+        ("HTTPS://A.Example:443", "https://a.example"),
+        ("http://a.example:80/", "http://a.example"),
+        ("https://a.example:0443", "https://a.example"),
+        ("http://a.example:443", "http://a.example:443"),
+        ("https://[2001:DB8:0::1]:8443", "https://[2001:db8::1]:8443"),
+        ("https://*.Example.com", "https://*.example.com"),
+        ("https://*.example.com:8443", "https://*.example.com:8443"),
+        ("capacitor://localhost", "capacitor://localhost"),
+        ("null", "null"),
+        ("file://", "file://"),
+        ("*", "*"),
+    ],
+)
+def test_an_origin_is_as_a_browser_sends_it(written: str, normal: str) -> None:
+    assert read(CORS_ORIGINS=f"{written}, {normal}").cors_origins == (normal,)
+
+
+@pytest.mark.parametrize(
+    ("origin", "is_allowed"),
+    [
+        ("https://a.example", True),
+        ("http://a.example", False),
+        ("https://a.example:8443", False),
+        ("https://x.b.example", True),
+        ("https://x.y.b.example", True),
+        ("https://b.example", False),
+        ("https://xb.example", False),
+        ("https://.b.example", False),
+        ("null", True),
+    ],
+)
+def test_an_origin_is_allowed_if_it_is_listed_or_below_one(origin: str, is_allowed: bool) -> None:
+    listed = read(CORS_ORIGINS="https://a.example, https://*.b.example, null").cors_origins
+    assert Origins(listed).allows(origin) is is_allowed
+    assert Origins(("*",)).allows(origin)
+
+
+def test_a_secret_is_not_repeated() -> None:
+    for name, value in [
+        ("CORS_ORIGINS", "https://user:hidden@a.example"),
+        ("ICE_SERVERS", '[{"urls": "turn:user:hidden@a.example"}]'),
+        ("TURN_URLS", "turn:user:hidden@a.example"),
+    ]:
+        with pytest.raises(ConfigurationError) as error:
+            read(**{name: value})
+        assert "hidden" not in str(error.value)
+
+
+# --- ICE servers -------------------------------------------------------------------------------------------
+
+GOOD_ICE_URLS = [
+    "stun:a.example",
+    "STUN:a.example:3478",
+    "stuns:a.example:5349",
+    "stun:[2001:db8::1]:3478",
+    "stun:192.0.2.1",
+    "stun:a_b.example",
+    "turn:a.example",
+    "turn:a.example?transport=udp",
+    "turns:a.example:443?transport=tcp",
+]
+
+BAD_ICE_URLS = [
+    "stun://a.example",
+    "turn://a.example:3478",
+    "a.example",
+    "$STUN_URL",
+    "http://a.example",
+    "stun:",
+    "stun: a.example",
+    "stun:a.example/",
+    "stun:a.example:",
+    "stun:a.example:port",
+    "stun:a.example:0",
+    "stun:a.example:65536",
+    "stun:2001:db8::1",
+    "stun:a.example?transport=udp",
+    "stun:a.example,stun:b.example",
+    "turn:a.example turn:b.example",
+    "turn:user@a.example",
+    "turn:a.example?transport=tls",
+    "turn:a.example?transport=",
+    "turn:a.example?ttl=1",
+]
+
+CREDENTIAL = {"username": "u", "credential": "c"}
+
+BAD_TURN_SERVERS = [
+    {},
+    {"username": "u"},
+    {"credential": "c"},
+    {"username": "", "credential": ""},
+    {"username": "u" * 510, "credential": "c"},
+]
+
+
+def turn_server(**credential: object) -> dict[str, object]:
+    return {"urls": "turn:a.example", **credential}
+
+
+@pytest.mark.parametrize("url", BAD_ICE_URLS)
+def test_an_ice_url_that_no_browser_takes_is_refused(url: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"^SPACERIFT_ICE_SERVERS has "):
+        read(ICE_SERVERS=json.dumps([{"urls": ["stun:a.example", url], **CREDENTIAL}]))
+    with pytest.raises(ConfigurationError, match=r"^SPACERIFT_TURN_URLS "):
+        read(TURN_URLS=f"turn:a.example,{url}", TURN_SECRET="s")
+
+
+@pytest.mark.parametrize("credential", [*BAD_TURN_SERVERS, {"username": "u", "credential": 5}])
+def test_a_turn_server_without_a_credential_is_refused(credential: dict[str, object]) -> None:
+    with pytest.raises(ConfigurationError, match=r"^SPACERIFT_ICE_SERVERS has a TURN server"):
+        read(ICE_SERVERS=json.dumps([turn_server(**credential)]))
+
+
+def test_the_browser_takes_what_is_taken_and_not_what_is_refused(chromium: Browser) -> None:
+    good = [{"urls": url, **CREDENTIAL} for url in GOOD_ICE_URLS] + [turn_server(**CREDENTIAL)]
+    assert read(ICE_SERVERS=json.dumps(good)).ice_servers == tuple(good)
+    bad = [{"urls": url, **CREDENTIAL} for url in BAD_ICE_URLS]
+    bad += [turn_server(**each) for each in BAD_TURN_SERVERS]
+    takes = """server => {
+        try { new RTCPeerConnection({iceServers: [server]}).close(); return true; } catch { return false; }
+    }"""
+    page = chromium.new_page()
+    assert [each for each in good if not page.evaluate(takes, each)] == []
+    assert [each for each in bad if page.evaluate(takes, each)] == []
+    page.close()
+
+
+# --- the platform's own names ------------------------------------------------------------------------------
+
+BAD_REDIS_URLS = [
+    "http://h",
+    "h:6379",
+    "redis:h",
+    "redis://[::1",
+    "redis://h:port",
+    "redis://h:99999",
+    "redis://h/name",
+    "redis://h/0/1",
+    "redis+cluster://h/1",
+    "unix://",
+    "redis://h?ssl_cert_reqs=none",
+    "rediss://h?ssl_cert_reqs=CERT_NONE",
+    "redis://h?family=0",
+    "redis://h?socket_timeout=soon",
+    "redis://h?protocol=9",
+    "redis://h?decode_responses=true",
+    "redis://h?port=x",
+    "unix:///run/redis.sock?host=h",
+]
+
+
+@pytest.mark.parametrize("url", BAD_REDIS_URLS)
+def test_an_address_that_its_driver_refuses_stops_the_start(url: str) -> None:
+    url = url.replace("://h", "://:hidden@h")
+    with pytest.raises(ConfigurationError) as error:
+        create_app(Settings.from_env({"REDIS_URL": url, "SPACERIFT_SECRET_KEY": "s" * 16}))
+    assert str(error.value).startswith("REDIS_URL ")
+    assert "hidden" not in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("url", ["redis://:p%zz@h:1/3?db=2", "unix:///r.sock?db=1", "rediss+cluster://h/0"])
+def test_an_address_that_its_driver_takes_is_taken(url: str) -> None:
+    create_app(Settings.from_env({"REDIS_URL": url, "SPACERIFT_SECRET_KEY": "s" * 16}))
+
+
+def test_what_a_platform_leaves_empty_is_unset() -> None:
+    assert Settings.from_env({"REDIS_URL": ""}).redis_url is None
+    environ = environment() | {"PORT": "", "REDIS_URL": ""}
+    command = [sys.executable, "-m", "gunicorn", "--print-config"]
+    shown = subprocess.check_output(command, cwd=ROOT, env=environ, text=True)
+    assert re.search(r"^bind +=.*:8000", shown, re.MULTILINE)
+
+
+def test_what_an_orchestrator_adds_by_itself_is_passed_over(caplog: pytest.LogCaptureFixture) -> None:
+    links = {
+        "PORT": "tcp://10.0.0.7:8000",
+        "SERVICE_HOST": "10.0.0.7",
+        "SERVICE_PORT": "8000",
+        "SERVICE_PORT_HTTP": "8000",
+        "PORT_8000_TCP": "tcp://10.0.0.7:8000",
+        "PORT_8000_TCP_PROTO": "tcp",
+        "PORT_8000_TCP_PORT": "8000",
+        "PORT_8000_TCP_ADDR": "10.0.0.7",
+        "REDIS_PORT": "tcp://10.0.0.8:6379",
+    }
+    read(**links)
+    assert caplog.text == ""
+    read(PORT="8000")
+    assert "did you mean PORT?" in caplog.text
+
+
+def test_a_router_that_nobody_trusts_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    Settings.from_env({"DYNO": "web.1", "SPACERIFT_TRUSTED_PROXIES": "1"})
+    assert caplog.text == ""
+    Settings.from_env({"DYNO": "web.1"})
+    assert "SPACERIFT_TRUSTED_PROXIES=1" in caplog.text
+
+
 def test_redis_needs_a_secret_of_its_own() -> None:
     with pytest.raises(ConfigurationError, match="SPACERIFT_SECRET_KEY"):
         Settings.from_env({"REDIS_URL": "redis://localhost"})
@@ -103,7 +336,9 @@ def test_redis_needs_a_secret_of_its_own() -> None:
 
 def test_an_unknown_setting_is_told(caplog: pytest.LogCaptureFixture) -> None:
     read(REQUEST_TIMOUT="3")
-    assert "did you mean SPACERIFT_REQUEST_TIMEOUT" in caplog.text
+    assert "did you mean SPACERIFT_REQUEST_TIMEOUT?" in caplog.text
+    read(POOLS="3")
+    assert caplog.text.count("did you mean") == 1  # the prefix alone makes no two names alike
 
 
 def start(*arguments: str, **settings: object) -> tuple[int, str]:

@@ -198,7 +198,7 @@ class Dishonest:
             return
         response = line.getresponse()
         content = response.read()
-        if page.command == "POST" and response.status == 200:
+        if page.command == "POST" and response.status == 200 and asked.get("TYPE") != "LEAVE":
             reply = json.loads(content)
             self._seen.append(reply)
             content = json.dumps(self.change(dict(reply))).encode()

@@ -117,3 +117,14 @@ def test_without_a_url_it_asks_this_machine_and_ctrl_c_leaves(server: Server) ->
         alice.process.send_signal(signal.SIGINT)
         server.until(waiting=0)
         assert alice.process.wait(5) == 1
+
+
+def test_sigterm_leaves_too_and_an_empty_namespace_is_an_error(server: Server) -> None:
+    with peer(server.url, "--namespace", "ended") as alice:
+        server.until(waiting=1)
+        alice.process.send_signal(signal.SIGTERM)
+        server.until(waiting=0)
+        assert alice.process.wait(5) == 128 + signal.SIGTERM
+    with peer(server.url, "--namespace", "") as nobody:
+        nobody.until("the namespace is empty")
+        assert nobody.process.wait(5) == 1

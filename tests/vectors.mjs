@@ -3,6 +3,8 @@
 import { promisify } from "node:util";
 import kbpgp from "kbpgp";
 import * as openpgp from "openpgp";
+import * as openpgp5 from "openpgp5";
+import openpgp4 from "openpgp4";
 
 const texts = JSON.parse(process.argv[2]).map((text) => Buffer.from(text, "base64").toString("utf8"));
 const day = 86400;
@@ -137,5 +139,52 @@ async function byOpenpgp() {
   }
 }
 
+// --- openpgp.js as it was before -----------------------------------------------------------------------------
+
+async function byOpenpgp5() {
+  const kinds = {
+    default: {},
+    "RSA 2048": { type: "rsa", rsaBits: 2048 },
+    "NIST P-384": { curve: "p384" },
+    "NIST P-521": { curve: "p521" },
+    "with a signing subkey": { subkeys: [{ sign: true }] },
+  };
+  for (const [name, options] of Object.entries(kinds)) {
+    const { privateKey, publicKey } = await openpgp5.generateKey({ userIDs: who, format: "object", ...options });
+    for (const text of texts) {
+      const message = await openpgp5.sign({ message: await openpgp5.createMessage({ text }), signingKeys: privateKey });
+      vector(`openpgp.js 5 ${name}: ${text.slice(0, 20)}`, message, publicKey.armor(), text);
+    }
+  }
+  const other = await openpgp5.generateKey({ userIDs: who, format: "object", curve: "brainpoolP256r1" });
+  const message = await openpgp5.createMessage({ text: offered });
+  const signed = await openpgp5.sign({ message, signingKeys: other.privateKey });
+  vector("openpgp.js 5 brainpool", signed, other.publicKey.armor(), null);
+}
+
+async function byOpenpgp4() {
+  const kinds = {
+    default: {},
+    ed25519: { curve: "ed25519" },
+    "NIST P-256": { curve: "p256" },
+    "NIST P-521": { curve: "p521" },
+    "with a signing subkey": { curve: "ed25519", subkeys: [{ sign: true }] },
+  };
+  for (const [name, options] of Object.entries(kinds)) {
+    const { key } = await openpgp4.generateKey({ userIds: who, ...options });
+    const armored = key.toPublic().armor();
+    for (const text of texts) {
+      const message = openpgp4.message.fromText(text);
+      const { data } = await openpgp4.sign({ message, privateKeys: [key] });
+      vector(`openpgp.js 4 ${name}: ${text.slice(0, 20)}`, data, armored, text);
+    }
+  }
+  const { key } = await openpgp4.generateKey({ userIds: who, curve: "secp256k1" });
+  const { data } = await openpgp4.sign({ message: openpgp4.message.fromText(offered), privateKeys: [key] });
+  vector("openpgp.js 4 secp256k1", data, key.toPublic().armor(), null);
+}
+
 await byKbpgp();
 await byOpenpgp();
+await byOpenpgp5();
+await byOpenpgp4();

@@ -6,19 +6,23 @@
     exchange.role     # "initiator" or "responder"
     exchange.answer   # the other peer's answer, for an initiator to apply
 
-`connect_async` is the same for asyncio. Signals are opaque strings here; peers in browsers send and expect
-`json.dumps({"type": …, "sdp": …, "id": …})`. The folder needs nothing but Python: it may be copied.
+`connect_async` is the same for asyncio, and the option `resume` finds the peer of a lost link again. Signals
+are opaque strings here; peers in browsers send and expect `json.dumps({"type": …, "sdp": …, "id": …})`. The
+folder needs nothing but Python: it may be copied.
 """
 
 from __future__ import annotations
 
+import secrets
 import ssl
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from .codecs import Codec, OpenCodec, SignedCodec, Signer
 from .errors import BadSignal, Cancelled, LinkLost, SpaceriftError
 from .exchange import Answer, Exchange, Offer, Open, Search, Watch
-from .pools import OpenPool, Pool, SignedPool, Signer
+from .ice import ice_servers
+from .resume import Former, dtls_fingerprint
 from .transport import Asyncio, Blocking, Cancel, Transport
 
 __all__ = [
@@ -31,6 +35,8 @@ __all__ = [
     "SpaceriftError",
     "connect",
     "connect_async",
+    "dtls_fingerprint",
+    "ice_servers",
 ]
 
 T = TypeVar("T")
@@ -43,6 +49,8 @@ def connect(
     answer: Answer,
     link: Open | None = None,
     namespace: str | None = None,
+    rematch: bool | None = None,
+    resume: Exchange | None = None,
     fingerprint: str | None = None,
     signer: Signer | None = None,
     server_key: str | None = None,
@@ -58,12 +66,17 @@ def connect(
         url: where the server is mounted.
         offer: gives an offer; asked again for every new one.
         answer: gives the answer to the other peer's offer. None, or raising `BadSignal`, bounces it: it
-            cannot be read, or that peer is linked with already.
+            cannot be read, or that peer is linked with already. If it has a parameter `within`, it is told
+            the seconds that the server waits for the answer; one that comes later is of no use.
         link: called with the exchange, to apply the answer and to wait until the link is open. Raising
             `BadSignal` or `LinkLost` begins anew; without it, that is the caller's to do.
         namespace: the pool to meet in; by default, the server's default pool.
-        fingerprint: tells peers behind one address apart; by default random, one for the process. Requests of
-            one fingerprint never meet each other.
+        rematch: where nobody new waits, meet again a peer that we were linked with, if it wants to, too. By
+            default true with a namespace, and false without.
+        resume: a link that was lost: meet nobody but its other end, in a room that only the two can name. Use
+            the DTLS certificate that it had, and give a `timeout`: the other side gives up after 60 s.
+        fingerprint: tells peers behind one address apart; by default random, one for the process, until a
+            link does not open. Requests of one fingerprint never meet each other.
         signer: signs what goes out and verifies what comes in; meets signed peers only.
         server_key: armored; replies that this key has not signed are refused. Needs a `signer`.
         retry: go on after whatever may pass: nobody came, too fast, unavailable, a lost reply.
@@ -77,10 +90,23 @@ def connect(
         SpaceriftError: it will not pass by itself, or `retry` is off.
         TimeoutError: `timeout` is over.
         Cancelled: `cancel` was called.
+        ValueError: the URL or the namespace cannot be used.
     """
     with Blocking(url, tls=tls, timeout=timeout, cancel=cancel) as transport:
-        pool = _pool(transport, namespace, signer, server_key)
-        search = Search(transport, pool, offer, answer, link, fingerprint, retry=retry, on_state=on_state)
+        search = _search(
+            transport,
+            offer=offer,
+            answer=answer,
+            link=link,
+            namespace=namespace,
+            rematch=rematch,
+            resume=resume,
+            fingerprint=fingerprint,
+            signer=signer,
+            server_key=server_key,
+            retry=retry,
+            on_state=on_state,
+        )
         return _finish(search.run())
 
 
@@ -91,6 +117,8 @@ async def connect_async(
     answer: Answer,
     link: Open | None = None,
     namespace: str | None = None,
+    rematch: bool | None = None,
+    resume: Exchange | None = None,
     fingerprint: str | None = None,
     signer: Signer | None = None,
     server_key: str | None = None,
@@ -103,17 +131,55 @@ async def connect_async(
     Cancelling the task (`asyncio.timeout`, `task.cancel()`) ends the request at once.
     """
     with Asyncio(url, tls=tls) as transport:
-        pool = _pool(transport, namespace, signer, server_key)
-        search = Search(transport, pool, offer, answer, link, fingerprint, retry=retry, on_state=on_state)
+        search = _search(
+            transport,
+            offer=offer,
+            answer=answer,
+            link=link,
+            namespace=namespace,
+            rematch=rematch,
+            resume=resume,
+            fingerprint=fingerprint,
+            signer=signer,
+            server_key=server_key,
+            retry=retry,
+            on_state=on_state,
+        )
         return await search.run()
 
 
-def _pool(transport: Transport, namespace: str | None, signer: Signer | None, server_key: str | None) -> Pool:
+def _search(
+    transport: Transport,
+    *,
+    namespace: str | None,
+    rematch: bool | None,
+    resume: Exchange | None,
+    fingerprint: str | None,
+    signer: Signer | None,
+    server_key: str | None,
+    **others: Any,
+) -> Search:
+    if namespace == "":
+        raise ValueError("the namespace is empty: name one, or leave it out for the default pool")
+    only = None
+    if resume is not None:
+        if namespace is not None:
+            raise ValueError("resume has a namespace of its own")
+        only = Former(resume)
+        namespace = only.room
+        rematch, fingerprint = True, fingerprint or secrets.token_urlsafe(16)
+    if rematch is None:
+        rematch = namespace is not None
+    codec = _codec(transport, namespace or "", signer, server_key)
+    return Search(transport, codec, rematch=rematch, fingerprint=fingerprint, only=only, **others)
+
+
+def _codec(transport: Transport, namespace: str, signer: Signer | None, server_key: str | None) -> Codec:
     if signer is not None:
-        return SignedPool(namespace or "", signer, server_key, transport.work)
+        return SignedCodec(namespace, signer, server_key, transport.work)
     if server_key is not None:
         raise TypeError("server_key needs a signer, which verifies with it")
-    return OpenPool(namespace or "")
+    return OpenCodec(namespace)
 
 
 def _finish(coroutine: Coroutine[Any, Any, T]) -> T:

@@ -1,6 +1,6 @@
 """Why there is no link.
 
-SpaceriftError      .type is the server's, or NETWORK, TLS, BAD_REPLY or UNTRUSTED of our own
+SpaceriftError      .type is the server's, or NETWORK, TLS, BAD_REPLY, ANSWER_LATE or UNTRUSTED of our own
 ├── BadSignal       the other peer's signal cannot be read, or is not wanted
 └── LinkLost        signals were exchanged, and the link did not open
 Cancelled
@@ -8,11 +8,15 @@ Cancelled
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any, Final
 
 PASSING: Final = (297, 298, 299, 408, 429)
 """May be gone on the next attempt, as may any status from 500 on. 408 and 429 may come from a proxy."""
+
+CLOCK_OFF_SECONDS: Final = 30
+"""A clock that is nearer to the server's is no reason for a refusal, with what a request takes."""
 
 
 class SpaceriftError(Exception):
@@ -34,7 +38,7 @@ class SpaceriftError(Exception):
     def passes(self) -> bool:
         """It may be gone on the next attempt."""
         return (
-            self.type in ("NETWORK", "BAD_SIGNAL", "LINK_LOST")
+            self.type in ("NETWORK", "BAD_SIGNAL", "LINK_LOST", "ANSWER_LATE")
             or self.status in PASSING
             or self.status >= 500
         )
@@ -62,12 +66,22 @@ def untrusted(why: str) -> SpaceriftError:
     return SpaceriftError("UNTRUSTED", f"not trusted: {why}", status=200)
 
 
-def refusal(status: int, reply: Mapping[str, Any]) -> SpaceriftError:
-    """What a reply of another status than 200 says."""
+def refusal(status: int, reply: Mapping[str, Any], location: str = "") -> SpaceriftError:
+    """What a reply of another status than 200 says.
+
+    Args:
+        location: where a redirect points to. A POST that follows one may arrive as a GET, or at a stranger's.
+    """
     kind = reply.get("TYPE")
     if not isinstance(kind, str):  # a proxy's page
         kind = "UNAVAILABLE" if status >= 500 else "BAD_REPLY"
     about = reply.get("PARAMETER") or reply.get("DETAIL") or f"the server replies {status}"
+    if location and 300 <= status < 400:
+        about = f"{about} and points to {location!a}: connect to that URL, if it is the server's"
+    server_ms = reply.get("TIME")
+    if isinstance(server_ms, int) and abs(ahead := server_ms / 1000 - time.time()) > CLOCK_OFF_SECONDS:
+        which = "ahead of" if ahead > 0 else "behind"
+        about = f"{about}; the server's clock is {abs(ahead):.0f} s {which} this machine's"
     seconds = reply.get("RETRY_AFTER")
     is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool) and 0 <= seconds < 1e9
     return SpaceriftError(kind, f"{kind}: {about}", status=status, retry_after=seconds if is_number else None)

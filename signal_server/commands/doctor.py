@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from ..settings import platform_of
+
 OK: Final = "ok"
 WARNING: Final = "warning"
 FAULT: Final = "fault"
-
-PLATFORMS: Final = ("DYNO", "RENDER", "FLY_APP_NAME", "RAILWAY_ENVIRONMENT", "K_SERVICE", "DOKKU_APP_NAME")
-"""Variables that platforms set, all of which put a router before us."""
 
 SPARE_FILES: Final = 1000
 """Beside those that wait: connections of others, the store, the modules."""
@@ -111,7 +110,7 @@ def _signatures(server: Any) -> Finding:
 
 
 def _proxies(settings: Any) -> Finding:
-    platform = next((name for name in PLATFORMS if name in os.environ), None)
+    platform = platform_of(os.environ)
     if settings.trusted_proxies:
         words = f"{settings.trusted_proxies} before us: whoever gets past them may claim any address"
         return Finding("proxies", OK, words)
@@ -125,7 +124,7 @@ def _files(settings: Any) -> Finding:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = (settings.max_waiting or 0) + SPARE_FILES
     if most != resource.RLIM_INFINITY and most < needed:
-        words = f"{most} may be open, {needed} would be needed: raise `ulimit -Hn`, or lower MAX_WAITING"
+        words = f"this process may open {most}, {needed} are needed: raise `ulimit -Hn`, or lower MAX_WAITING"
         return Finding("open files", WARNING, words)
     return Finding(
         "open files", OK, f"{'any number' if most == resource.RLIM_INFINITY else most} may be open"

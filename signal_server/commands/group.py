@@ -21,9 +21,10 @@ from ..errors import Unavailable
 from ..matching.stores.base import pool_hash
 from ..messages import pool_of
 from ..settings import variable_of
-from .doctor import FAULT, OK, Finding, examine
+from .doctor import FAULT, OK, WARNING, Finding, examine
 from .keys import keys
 from .peer import own_url, peer
+from .probe import Way
 
 MASKED: Final = "***"
 
@@ -133,10 +134,14 @@ def _pools(url: str | None) -> list[dict[str, Any]]:
 @server_url
 @as_json
 def doctor(url: str | None, as_json: bool) -> None:
-    """What would keep this deployment from working. Ends with 1 if anything would."""
-    findings = list(examine(this_server()))
+    """What would keep this deployment from working. Ends with 1 if anything would.
+
+    With --url also on the way to it: proxies that hide a closed tab, cut long requests, or name no client.
+    """
+    server = this_server()
+    findings = list(examine(server))
     if url:
-        findings.append(_reached(url))
+        findings += _on_the_way(url, server)
     if as_json:
         show([asdict(each) for each in findings])
     else:
@@ -145,12 +150,16 @@ def doctor(url: str | None, as_json: bool) -> None:
         sys.exit(1)
 
 
-def _reached(url: str) -> Finding:
+def _on_the_way(url: str, server: Any) -> list[Finding]:
     try:
         _get(f"{url}ready")
     except click.ClickException as error:
-        return Finding("running server", FAULT, error.message)
-    return Finding("running server", OK, f"{url} can pair")
+        return [Finding("running server", FAULT, error.message)]
+    found = [Finding("running server", OK, f"{url} can pair")]
+    if server.settings.signatures == "required":
+        words = "not probed: only signed peers may ask"
+        return [*found, Finding("pairing", WARNING, words)]
+    return found + list(Way(url, server.new_pass if server.settings.secret_key else None).findings())
 
 
 def _get(url: str, **headers: str) -> bytes:

@@ -123,10 +123,10 @@ def _opened(settings: Settings) -> Keyring:
 
 def _state(certificate: Certificate) -> str:
     """Whether a key may sign now, or why not."""
-    reasons = []
+    reasons, now = [], time.time()
     for signer in certificate.keys:
         try:
-            certificate.check(signer, now=time.time())
+            certificate.cut(signer, signed_at=now, now=now)
         except Untrusted as refusal:
             reasons.append(refusal.reason)
         else:

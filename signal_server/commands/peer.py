@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import signal as signals
+import sys
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Final
@@ -24,12 +26,18 @@ WHY: Final = {
     "RATE_LIMIT": "That was too fast for the server's limits.",
     "UNAVAILABLE": "The server cannot take us just now.",
     "UNTRUSTED": "A signature does not hold.",
+    "ANSWER_LATE": "That answer came too late: the server has given the offer back.",
 }
 
 
 @click.command("peer")
 @click.argument("url", required=False)
 @click.option("--namespace", help="The pool to meet in; the default pool without it.")
+@click.option(
+    "--rematch/--no-rematch",
+    default=None,
+    help="Meet again whom we were linked with, if nobody new waits; by default in a namespace only.",
+)
 @click.option("--fingerprint", help="Who we say that we are; a random text without it.")
 @click.option("--signal", help="The offer and the answer to send; a made-up text without it.")
 @click.option("--by-hand", is_flag=True, help="Ask for the offer and the answer, to paste them.")
@@ -40,6 +48,7 @@ WHY: Final = {
 def peer(
     url: str | None,
     namespace: str | None,
+    rematch: bool | None,
     fingerprint: str | None,
     signal: str | None,
     by_hand: bool,
@@ -51,8 +60,10 @@ def peer(
     """Meet another peer, and tell each step.
 
     Start it twice, and the first is Alice, who waits with her offer; the second is Bob, who answers it.
-    URL is where the server is mounted: by default, on this machine, as it is set up here.
+    URL is where the server is mounted: by default, on this machine, as it is set up here. HTTP_PROXY,
+    HTTPS_PROXY and NO_PROXY are heeded.
     """
+    signals.signal(signals.SIGTERM, lambda *_: sys.exit(128 + signals.SIGTERM))  # and so the server is told
     name = fingerprint or secrets.token_urlsafe(6)
     url = url or own_url()
     where = f"the namespace {namespace!r}" if namespace else "the default pool"
@@ -65,6 +76,7 @@ def peer(
                 offer=player.offer,
                 answer=player.answer,
                 namespace=namespace,
+                rematch=rematch,
                 fingerprint=name,
                 signer=signer,
                 retry=not once,
@@ -103,13 +115,13 @@ class Player:
         made_up = self.signal or f"a made-up offer of {self.name}"
         return self._ask("Your offer", made_up) if self.by_hand else made_up
 
-    def answer(self, offer: str) -> str | None:
+    def answer(self, offer: str, within: float) -> str | None:
         click.echo(
             f"DEMOTE: somebody waits with this offer, so I drop mine and answer it:\n  {_plain(offer)}"
         )
         answer = self.signal or f"a made-up answer of {self.name}"
         if self.by_hand:
-            answer = self._ask(f"Your answer, within the ANSWER_TIMEOUT, or {BOUNCE_WORD!r}", answer)
+            answer = self._ask(f"Your answer, within {within:g} s, or {BOUNCE_WORD!r}", answer)
         if answer == BOUNCE_WORD:
             click.echo("BOUNCE: not this one, another one, please. Here is a new offer of mine.")
             return None
@@ -138,7 +150,7 @@ class Player:
 
 def own_url() -> str:
     prefix = current_app.extensions["spacerift"].settings.url_prefix or ""
-    return f"http://127.0.0.1:{os.environ.get('PORT', '8000')}{prefix}/"
+    return f"http://127.0.0.1:{os.environ.get('PORT') or '8000'}{prefix}/"
 
 
 def _why(error: SpaceriftError) -> str:

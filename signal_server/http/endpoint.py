@@ -1,6 +1,6 @@
 """`POST /`, from a request's head and body to the reply that is written. What to answer is decided elsewhere.
 
-    open ─► address limit ─► origin ─► parse ─► LEAVE? ─► signature ─► start ─► (it waits) ─► take ─► finish
+    open: address limit, origin ─► start: parse, LEAVE?, signature, decide ─► (it waits) ─► take ─► finish
 
 Two drivers carry it: WSGI, whose thread or greenlet sleeps while the request waits, and the worker's
 callbacks. Both take these steps in this order.
@@ -16,13 +16,14 @@ from typing import Final, NamedTuple
 from .. import messages
 from ..errors import Full, HungUp, RateLimited, SignalError, UnsupportedMediaType, Untrusted
 from ..matching.exchange import Exchange
-from ..matching.identity import Caller, Identity, is_address
+from ..matching.identity import Identity, is_address
 from ..matching.limits import Limits
 from ..matching.tickets import Ticket
 from ..messages import ANSWER, DEMOTE, LEAVE, LEFT, NO_PEER, Admitted, Reply, Request
 from ..openpgp.signatures import Signatures
 from ..settings import Settings
 from ..telemetry.request_log import Entry, RequestLog
+from ..telemetry.signs import ProxySigns
 from .connection import gunzip
 from .head import Head, Header, Heads
 
@@ -36,22 +37,22 @@ HEADERS: Final = [
 ]
 
 
-class Transaction:
-    """One request and its reply.
+class Transaction(Entry):
+    """One request and its reply; the entry of the log, too.
 
     Attributes:
-        entry: of the log.
         head: of the request.
         address: of the client, hashed.
+        request: once it was read.
         admitted: the request, once it was let in.
         ticket: while it is decided, or waits.
         refusal: it is refused.
     """
 
-    __slots__ = ("address", "admitted", "entry", "head", "refusal", "request", "ticket")
+    __slots__ = ("address", "admitted", "head", "refusal", "request", "ticket")
 
-    def __init__(self, entry: Entry, head: Head, address: bytes) -> None:
-        self.entry = entry
+    def __init__(self, log: RequestLog, given_id: str, received: float, head: Head, address: bytes) -> None:
+        super().__init__(log, given_id, received)
         self.head = head
         self.address = address
         self.request: Request | None = None
@@ -88,6 +89,7 @@ class Endpoint:
         exchange: Exchange,
         request_log: RequestLog,
         signatures: Signatures | None,
+        signs: ProxySigns,
     ) -> None:
         self.exchange = exchange
         self.heads = Heads(settings, identity)
@@ -95,41 +97,56 @@ class Endpoint:
         self._limits = limits
         self._request_log = request_log
         self._signatures = signatures
+        self._signs = signs
         self._max_body = settings.max_body
         self._trusted_proxies = settings.trusted_proxies
         self._mode = settings.signatures
+        self._takes_ordinary = self._mode != "required"
         self._answer_within = f"{settings.answer_timeout:g}"
 
     # --- the steps -----------------------------------------------------------------------------------------
 
-    def open(
-        self, head: Head, remote: str, forwarded: str, given_id: str, received: float | None = None
-    ) -> Transaction:
-        """Begin with a request.
+    def open(self, head: Head, remote: str, forwarded: str, given_id: str) -> Transaction:
+        """Begin with a request that has just come in, of which only the head is read.
 
         Args:
             remote: the address that the connection comes from.
             forwarded: `X-Forwarded-For`.
             given_id: `X-Request-Id`.
-            received: when it came in, by the monotonic clock.
-        """
-        return Transaction(self._request_log.open(given_id, received), head, self.address(remote, forwarded))
 
-    def start(self, transaction: Transaction, body: Callable[[], bytes]) -> None:
-        """Take all steps up to the decision. The transaction has a ticket then, or a refusal, or is over."""
+        Returns:
+            The transaction. If it has a refusal already, the body need not be read.
+        """
+        address = self.address(remote, forwarded)
+        transaction = Transaction(self._request_log, given_id, time.monotonic(), head, address)
         try:
-            self._limits.count_address(transaction.address)
-            head = transaction.head
+            self._limits.count_address(address)
             if head.is_refused:
                 raise Untrusted("origin")
             if head.unsupported:
                 raise UnsupportedMediaType(head.unsupported)
-            request = transaction.request = self._parse(head, body())
-            transaction.entry.asked(request)
+        except SignalError as refusal:
+            transaction.refusal = refusal
+        return transaction
+
+    def start(self, transaction: Transaction, body: bytes) -> None:
+        """Take all steps up to the decision. The transaction has a ticket then, or a refusal, or is over."""
+        try:
+            request = None
+            if self._takes_ordinary and transaction.head.is_json and not transaction.head.is_gzip:
+                request = messages.parse_ordinary(body)
+            if request is None:
+                request = self._parse(transaction.head, body)
+            transaction.request = request
+            transaction.asked(request)
             if request.type == LEAVE:
                 self._leave(request)
                 return
-            admitted = transaction.admitted = self._admit(request)
+            if request.sealed is None or self._signatures is None:
+                admitted = messages.admit_open(request)
+            else:
+                admitted = self._signatures.admit(request)
+            transaction.admitted = admitted
             transaction.ticket = self._start(transaction, admitted)
         except SignalError as refusal:
             transaction.refusal = refusal
@@ -148,20 +165,21 @@ class Endpoint:
                 raise transaction.refusal
             if transaction.ticket is None:
                 return self._replied(transaction, Reply(LEFT))
-            signed = self._sign(transaction)
-            reply = self.exchange.begin(transaction.ticket, is_open=is_open)
-            return self._replied(transaction, reply, signed if reply is transaction.ticket.result else None)
+            ticket = transaction.ticket
+            signed = None if self._signatures is None else self._sign(transaction, self._signatures)
+            reply = self.exchange.begin(ticket, is_open)
+            return self._replied(transaction, reply, signed if reply is ticket.result else None)
         except SignalError as refusal:
             return self._refused(transaction, refusal)
         except HungUp:
-            transaction.entry.hung_up()
+            transaction.hung_up()
             raise
 
     def finish(self, transaction: Transaction, response: Response, *, written: bool) -> None:
         """Say whether the response was written. Once for each that `take` gave."""
         if response.reply is not None:
             self.exchange.finish(response.reply, written=written)
-            transaction.entry.replied(response.reply.type, response.status, written=written)
+            transaction.replied(response.reply.type, response.status, written=written)
 
     # --- the parts of the steps ----------------------------------------------------------------------------
 
@@ -175,15 +193,13 @@ class Endpoint:
             named = forwarded.split(",")
             if len(named) >= hops and is_address(named[-hops].strip()):
                 remote = named[-hops].strip()
+            elif len(named) < hops or not forwarded.strip():
+                self._signs.unnamed()
         return self._identity.address(remote)
 
     def _parse(self, head: Head, body: bytes) -> Request:
         if head.is_gzip:
             body = gunzip(body, self._max_body)
-        if head.is_json and self._mode != "required":
-            ordinary = messages.parse_ordinary(body)
-            if ordinary is not None:
-                return ordinary
         return messages.parse(messages.decode(body, is_json=head.is_json), signatures=self._mode)
 
     def _leave(self, request: Request) -> None:
@@ -191,50 +207,42 @@ class Endpoint:
         leaver = self._identity.leaver(request.fingerprint)
         self.exchange.leave(self._identity.request_name(request.name), leaver)
 
-    def _admit(self, request: Request) -> Admitted:
-        if request.sealed is None or self._signatures is None:
-            return Admitted(request, request.signal, request.namespace)
-        return self._signatures.admit(request)
-
     def _start(self, transaction: Transaction, admitted: Admitted) -> Ticket:
-        request, head = admitted.request, transaction.head
+        request, head, identity = admitted.request, transaction.head, self._identity
         name, leaver = "", b""
         if request.name is not None:
-            name = self._identity.request_name(request.name)
-            leaver = self._identity.leaver(request.fingerprint)
+            name = identity.request_name(request.name)
+            leaver = identity.leaver(request.fingerprint)
+        if admitted.signer is None:
+            caller = identity.caller(head.peer, transaction.address, request.fingerprint)
+        else:
+            caller = identity.signed_caller(admitted.signer, transaction.address, request.fingerprint)
         try:
             return self.exchange.start(
                 admitted,
-                self._caller(admitted, head, transaction.address),
-                name=name,
-                leaver=leaver,
-                received=transaction.entry.received,
-                hold_seconds=head.hold_seconds,
+                caller,
+                name,
+                leaver,
+                transaction.received,
+                head.hold_seconds,
             )
         except (Full, RateLimited):
             self._may_come_again(admitted)
             raise
-
-    def _caller(self, admitted: Admitted, head: Head, address: bytes) -> Caller:
-        if admitted.signer is None:
-            return self._identity.caller(head.peer, address, admitted.request.fingerprint)
-        return self._identity.signed_caller(admitted.signer, address, admitted.request.fingerprint)
 
     def _may_come_again(self, admitted: Admitted) -> None:
         """Nothing was done of what this request asks, so its signed text is no replay when it comes again."""
         if self._signatures is not None:
             self._signatures.refused(admitted)
 
-    def _sign(self, transaction: Transaction) -> str | None:
+    def _sign(self, transaction: Transaction, signatures: Signatures) -> str | None:
         """The SIGNED_REPLY, where there is one. A reply that should have one and has none is not sent."""
         ticket, admitted = transaction.ticket, transaction.admitted
-        if self._signatures is None or ticket is None or admitted is None:
+        if ticket is None or admitted is None or not isinstance(ticket.result, Reply):
             return None
         reply = ticket.result
-        if not isinstance(reply, Reply):
-            return None
         try:
-            return self._signatures.reply(admitted, reply)
+            return signatures.reply(admitted, reply)
         except SignalError:
             self.exchange.finish(reply, written=False)
             raise
@@ -242,11 +250,14 @@ class Endpoint:
     def _replied(self, transaction: Transaction, reply: Reply, signed: str | None = None) -> Response:
         pool = transaction.admitted.pool if transaction.admitted is not None else ""
         status, payload = messages.render(reply, pool, answer_within=self._answer_within, signed=signed)
+        headers: tuple[Header, ...] = ()
+        if len(payload) >= WORTH_COMPRESSING:
+            headers, payload = _compressed(payload, transaction.head)
         if reply.type in (DEMOTE, ANSWER):
-            return Response(status, *_compressed(payload, transaction.head), reply)
+            return Response(status, headers, payload, reply)
         shown = "NO_NAMESPACE_PEER" if reply.type == NO_PEER and status[:3] == "298" else reply.type
-        transaction.entry.replied(shown, status)
-        return Response(status, *_compressed(payload, transaction.head))
+        transaction.replied(shown, status)
+        return Response(status, headers, payload)
 
     def _refused(self, transaction: Transaction, refusal: SignalError) -> Response:
         if isinstance(refusal, (Full, RateLimited)) and transaction.ticket is not None:
@@ -256,7 +267,7 @@ class Endpoint:
             request = transaction.request
             if request is None or request.sealed is not None:
                 refusal.time_ms = round(time.time() * 1000)
-        transaction.entry.refused(refusal)
+        transaction.refused(refusal)
         return refused(refusal)
 
 
@@ -269,9 +280,7 @@ def refused(refusal: SignalError) -> Response:
 
 
 def _compressed(payload: bytes, head: Head) -> tuple[tuple[Header, ...], bytes]:
-    """The headers that a body needs, and the body as the client takes it."""
-    if len(payload) < WORTH_COMPRESSING:
-        return (), payload
+    """The headers that a long body needs, and the body as the client takes it."""
     if not head.accepts_gzip:
         return (("Vary", "Accept-Encoding"),), payload
     return (

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial, update_wrapper, wraps
+from html import escape
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +18,7 @@ from .. import messages
 from ..errors import MethodNotAllowed, NotFound, RateLimited, SignalError, Unavailable, Untrusted
 from ..matching.stores.base import Store
 from ..openpgp.signatures import Signatures
+from ..readers import is_path
 from ..settings import Settings
 from ..telemetry.metrics import exposition
 from ..telemetry.request_log import RequestLog
@@ -79,6 +81,7 @@ class Routes:
             ("/ready", "GET", "ready", self.ready),
             ("/metrics", "GET", "metrics", self.metrics),
             ("/pools", "GET", "pools", self.pools),
+            ("/seen", "GET", "seen", self.seen),
         ]
         for name in (*SHARED_FILES, *PAGE_FILES):
             views.append((f"/{name}", "GET", name.replace(".", "_"), partial(self.file, name)))
@@ -94,6 +97,7 @@ class Routes:
             refuse = partial(_refusal, MethodNotAllowed("method not allowed"), headers=[("Allow", allowed)])
             _add(routes, path, f"refuse_{number}", refuse, methods, strict_slashes=path != "/")
         if self._settings.url_prefix:
+            _add(routes, "", "no_slash", self.no_slash, ["GET"])
             _add(routes, "/<path:path>", "unknown", lambda path: _refusal(NotFound("not found")), METHODS)
         return routes
 
@@ -151,10 +155,29 @@ class Routes:
         """`GET /`: the demo."""
         text = (STATIC / "index.html").read_text("utf-8")
         text = text.replace("{{REQUEST_TIMEOUT}}", f"{self._settings.request_timeout:g}")
+        policy = CONTENT_SECURITY_POLICY
+        stripped = self._stripped_prefix()
+        if stripped:  # its links are relative, and the browser may be at the prefix without its slash
+            text = text.replace("<head>", f'<head>\n  <base href="{escape(stripped)}/">', 1)
+            policy = policy.replace("base-uri 'none'", "base-uri 'self'")
         response = current_app.response_class(text, mimetype="text/html")
-        response.headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
+        response.headers["Content-Security-Policy"] = policy
         response.headers["Referrer-Policy"] = "no-referrer"
         return _plain(response)
+
+    def _stripped_prefix(self) -> str:
+        """What a trusted proxy cut off before our own prefix, as Traefik and others tell it; or ""."""
+        given = request.headers.get("X-Forwarded-Prefix", "").rstrip("/")
+        if not self._settings.trusted_proxies or not is_path(given):
+            return ""
+        return given + (self._settings.url_prefix or "")
+
+    def no_slash(self) -> Response:
+        """`GET` of the prefix without its last slash. Scheme, host and port are the browser's."""
+        query = f"?{request.query_string.decode('latin-1')}" if request.query_string else ""
+        path = (self._stripped_prefix() or request.script_root + (self._settings.url_prefix or "")) + "/"
+        headers = [("Location", path + query), ("Cache-Control", "no-store")]
+        return _plain(current_app.response_class(status=308, headers=headers))
 
     def file(self, name: str) -> Response:
         response = send_from_directory(STATIC, name)
@@ -194,10 +217,29 @@ class Routes:
 
     def pools(self) -> Response:
         """`GET /pools`: counts of each pool, for `flask spacerift pools`, which knows the same secret."""
-        given = request.headers.get("Authorization", "").removeprefix("Bearer ")
-        if not is_good_pass(self._settings.secret_key, given):
+        if not self._is_the_operator():
             return _refusal(NotFound("not found"))
         return _plain(_json({"pools": [asdict(each) for each in self._store.pools()]}))
+
+    def seen(self) -> Response:
+        """`GET /seen`: as whom we see the one who asks, for `flask spacerift doctor --url`.
+
+        The address is its keyed hash, which tells no more than whether two requests have the same one.
+        """
+        if not self._is_the_operator():
+            return _refusal(NotFound("not found"))
+        named = [each for each in request.headers.get("X-Forwarded-For", "").split(",") if each.strip()]
+        fields: dict[str, object] = {
+            "TYPE": "SEEN",
+            "ADDRESS": self._address(),
+            "FORWARDED": len(named),
+            "TRUSTED_PROXIES": self._settings.trusted_proxies,
+        }
+        return _plain(_json(fields))
+
+    def _is_the_operator(self) -> bool:
+        given = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        return is_good_pass(self._settings.secret_key, given)
 
     def _share(self, response: Response) -> None:
         """Let pages of the allowed origins read this."""

@@ -43,7 +43,8 @@ class WsgiDriver:
             get("HTTP_X_REQUEST_ID", ""),
         )
         connection = Connection(environ, self._timers, self._hangups)
-        endpoint.start(transaction, lambda: self._body(connection))
+        if transaction.refusal is None:
+            self._start(transaction, connection)
         self._wait(transaction, connection)
         try:
             response = endpoint.take(transaction, is_open=connection.is_open)
@@ -53,14 +54,15 @@ class WsgiDriver:
             connection.stop_reading()  # it looks as a hang-up does, so not before we asked
         return self._served(transaction, response, connection)
 
-    def _body(self, connection: Connection) -> bytes:
+    def _start(self, transaction: Transaction, connection: Connection) -> None:
         try:
             body = connection.body(self._max_body)
-        except SignalError:
-            self._endpoint.exchange.check_open()  # else it is we who cut the body short
-            raise
+        except SignalError as refusal:
+            # At the end it is we who cut the body short.
+            transaction.refusal = self._endpoint.exchange.refusal_at_the_end() or refusal
+            return
         self._hangups.look()  # who left before this request came in is not matched with it
-        return body
+        self._endpoint.start(transaction, body)
 
     def _wait(self, transaction: Transaction, connection: Connection) -> None:
         ticket = transaction.ticket
@@ -78,7 +80,7 @@ class WsgiDriver:
     def _served(self, transaction: Transaction, response: Response, connection: Connection) -> Served:
         headers = [
             *HEADERS,
-            ("X-Request-Id", transaction.entry.id),
+            ("X-Request-Id", transaction.id),
             *transaction.head.cors,
             *response.headers,
             ("Content-Length", str(len(response.payload))),

@@ -14,41 +14,64 @@ WAIT: Final = 0
 ANSWER: Final = 1
 WRITE: Final = 2
 
+NEVER: Final = 1 << 62
+
 
 class Deadlines:
     """Entries in the order of (when, number).
 
     Almost all come in that order by themselves, for each of the three terms apart, because a term is as long
     for all. One that does not (a request whose body was slow, or whose proxy is impatient) goes to a heap.
+
+    Most entries do not count any more when their time comes. They hold a name and nothing else, so that what
+    has ended is free at once: thousands that ended in the last seconds would cost more than those that live.
+
+    Attributes:
+        first_ms: before this nothing is due.
     """
 
-    __slots__ = ("_early", "_queues")
+    __slots__ = ("_early", "_queues", "first_ms")
 
     def __init__(self) -> None:
         self._queues: tuple[deque[Due], ...] = (deque(), deque(), deque())
         self._early: list[Due] = []
+        self.first_ms = NEVER
 
     def add(self, term: int, due: Due) -> None:
         queue = self._queues[term]
-        if queue and queue[-1] > due:
+        if queue and queue[-1][0] > due[0]:
             heapq.heappush(self._early, due)
         else:
             queue.append(due)
+        if due[0] < self.first_ms:
+            self.first_ms = due[0]
 
     def take(self, now_ms: int, counts: Callable[[Due], bool]) -> Due | None:
         """Take out the first entry that is due and still counts; drop those before it that do not."""
         first: deque[Due] | None = None
+        later = NEVER
         for queue in self._queues:
-            while queue and queue[0][0] <= now_ms:
-                if counts(queue[0]):
-                    if first is None or queue[0] < first[0]:
+            while queue:
+                due = queue[0]
+                if due[0] > now_ms:
+                    later = min(later, due[0])
+                    break
+                if counts(due):
+                    if first is None or due < first[0]:
                         first = queue
                     break
                 queue.popleft()
-        while self._early and self._early[0][0] <= now_ms:
-            if first is not None and first[0] < self._early[0]:
+        while self._early:
+            due = self._early[0]
+            if due[0] > now_ms:
+                later = min(later, due[0])
                 break
-            due = heapq.heappop(self._early)
+            if first is not None and first[0] < due:
+                break
+            heapq.heappop(self._early)
             if counts(due):
                 return due
-        return None if first is None else first.popleft()
+        if first is not None:
+            return first.popleft()
+        self.first_ms = later
+        return None

@@ -72,11 +72,10 @@ class Exchange:
         self,
         admitted: Admitted,
         caller: Caller,
-        *,
         name: str,
         leaver: bytes,
         received: float,
-        hold_seconds: float | None = None,
+        hold_seconds: float | None,
     ) -> Ticket:
         """Take a request.
 
@@ -88,15 +87,16 @@ class Exchange:
         Raises:
             SignalError: it is refused.
         """
-        seconds = self._request_seconds if hold_seconds is None else min(hold_seconds, self._request_seconds)
-        wait_ms = round((received + seconds - time.monotonic()) * 1000)
-        try:
-            ticket = self._tickets.open(caller, is_answer=admitted.request.is_answer)
-        except Unavailable:
-            raise self._shutting_down() from None
+        seconds = self._request_seconds
+        if hold_seconds is not None:
+            seconds = min(hold_seconds, seconds)
+        wait_ms = int((received + seconds - time.monotonic()) * 1000 + 0.5)
+        if self._tickets.is_shut and not admitted.request.is_answer:
+            raise self._shutting_down()
+        ticket = self._tickets.open(caller)
         ticket.name = name
         try:
-            self._matcher.decide(admitted, ticket, leaver=leaver, wait_ms=wait_ms)
+            self._matcher.decide(admitted, ticket, leaver, wait_ms)
         except BaseException:
             self._matcher.close(ticket)
             raise
@@ -106,7 +106,7 @@ class Exchange:
                 self._turn_away(ticket, unless_offered=True)
         return ticket
 
-    def begin(self, ticket: Ticket, *, is_open: Callable[[], bool]) -> Reply:
+    def begin(self, ticket: Ticket, is_open: Callable[[], bool]) -> Reply:
         """Take the result of a ticket, just before it is written.
 
         Args:
@@ -120,16 +120,15 @@ class Exchange:
         if not isinstance(result, Reply):
             assert result is not None
             raise result
-        return self._matcher.begin(result, ticket.caller.peer, is_open=is_open)
+        return self._matcher.begin(result, ticket.caller.peer, is_open)
 
     def hang_up(self, ticket: Ticket) -> None:
         """The client has left. If its reply is decided already, `begin` will find the connection closed."""
         self._matcher.withdraw(ticket, HungUp())
 
-    def check_open(self) -> None:
-        """Raise Unavailable if the process takes no more."""
-        if self._tickets.is_shut:
-            raise self._shutting_down()
+    def refusal_at_the_end(self) -> SignalError | None:
+        """What a request is refused with because the process ends; None while it does not."""
+        return self._shutting_down() if self._tickets.is_shut else None
 
     @property
     def is_shut(self) -> bool:

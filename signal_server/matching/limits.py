@@ -8,12 +8,11 @@ the request (see docs/performance.md). `redis_counts` has the same for all proce
 
 from __future__ import annotations
 
-import math
 import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from gevent.monkey import get_original
 from limits import RateLimitItem
@@ -78,7 +77,7 @@ class MemoryLimits(Limits):
             self._address.hit(address)
 
     def count_connect(self, peer: bytes) -> None:
-        if self._pair is not None:
+        if self._pair is not None and self._pair.has(peer):
             self._pair.check(peer)
         if self._request is not None:
             self._request.hit(peer)
@@ -107,15 +106,16 @@ class Windows:
         name: of the limit, for the log.
     """
 
-    __slots__ = ("_amount", "_clock", "_ends", "_lock", "_name", "_open", "_seconds")
+    __slots__ = ("_amount", "_clock", "_ends", "_length_ms", "_lock", "_name", "_open")
 
     def __init__(self, amount: int, seconds: float, name: str, clock: Callable[[], float]) -> None:
         self._amount = amount
-        self._seconds = seconds
+        self._length_ms = round(seconds * 1000)
         self._name = name
         self._clock = clock
-        self._open: dict[bytes, list[float]] = {}  # key: [hits, end]
-        self._ends: deque[tuple[float, bytes]] = deque()
+        # When it ends in ms, and in the last bits its hits: one number, which is no work for the collector.
+        self._open: dict[bytes, int] = {}
+        self._ends: deque[tuple[int, bytes]] = deque()
         self._lock = _new_lock()
 
     def __len__(self) -> int:
@@ -123,50 +123,61 @@ class Windows:
 
     def hit(self, key: bytes) -> None:
         """Raise RateLimited if it is one too many."""
-        now = self._clock()
+        now_ms = int(self._clock() * 1000)
         with self._lock:
-            window = self._count(key, now)
-            if window[0] > self._amount:
-                raise self._refusal(window, now)
+            window = self._count(key, now_ms)
+        if window & _HITS > self._amount:
+            raise self._refusal(window, now_ms)
+
+    def has(self, key: bytes) -> bool:
+        """Is there a window of this key, which may be over?"""
+        return key in self._open
 
     def check(self, key: bytes) -> None:
         """Raise RateLimited if one more would be too many."""
         window = self._open.get(key)
-        if window is not None and window[0] >= self._amount:
-            now = self._clock()
-            if window[1] > now:
-                raise self._refusal(window, now)
+        if window is not None and window & _HITS >= self._amount:
+            now_ms = int(self._clock() * 1000)
+            if window >> _HIT_BITS > now_ms:
+                raise self._refusal(window, now_ms)
 
     def restart(self, key: bytes) -> None:
         """Hit. If one is all that a window allows, it is of the last hit and not of the first."""
         with self._lock:
             if self._amount == 1:
                 self._open.pop(key, None)
-            self._count(key, self._clock())
+            self._count(key, int(self._clock() * 1000))
 
     def take_back(self, key: bytes) -> None:
         """Undo a hit."""
         with self._lock:
             window = self._open.get(key)
-            if window is not None and window[0] > 0:
-                window[0] -= 1
+            if window is not None and window & _HITS:
+                self._open[key] = window - 1
 
-    def _count(self, key: bytes, now: float) -> list[float]:
-        ends = self._ends
-        while ends and ends[0][0] <= now:
-            end, old = ends.popleft()
-            window = self._open.get(old)
-            if window is not None and window[1] == end:
-                del self._open[old]
-        window = self._open.get(key)
+    def _count(self, key: bytes, now_ms: int) -> int:
+        ends, windows = self._ends, self._open
+        while ends and ends[0][0] <= now_ms:
+            end_ms, old = ends.popleft()
+            if windows.get(old, 0) >> _HIT_BITS == end_ms:
+                del windows[old]
+        window = windows.get(key)
         if window is None:
-            window = self._open[key] = [0, now + self._seconds]
-            ends.append((window[1], key))
-        window[0] += 1
+            end_ms = now_ms + self._length_ms
+            window = end_ms << _HIT_BITS
+            ends.append((end_ms, key))
+        elif window & _HITS == _HITS:
+            return window
+        window += 1
+        windows[key] = window
         return window
 
-    def _refusal(self, window: list[float], now: float) -> RateLimited:
-        return RateLimited(max(1, math.ceil(window[1] - now)), self._name)
+    def _refusal(self, window: int, now_ms: int) -> RateLimited:
+        return RateLimited(max(1, -(-((window >> _HIT_BITS) - now_ms) // 1000)), self._name)
+
+
+_HIT_BITS: Final = 32
+_HITS: Final = (1 << _HIT_BITS) - 1
 
 
 def _windows(rate: RateLimitItem | None, name: str, clock: Callable[[], float]) -> Windows | None:

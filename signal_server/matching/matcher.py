@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Protocol
 
 from ..errors import BadRequest, RateLimited, SignalError, Unavailable, Untrusted
-from ..messages import ANSWER, BOUNCE, DEMOTE, NO_PEER, Admitted, Arrival, Reply
+from ..messages import ANSWER, BOUNCE, DEMOTE, NO_PEER, Admitted, Arrival, Reply, Request
 from .limits import Limits
 from .stores.base import Name, Outcome, Store, away
 from .tickets import OpenTickets, Result, Ticket
@@ -42,7 +42,7 @@ class Matcher:
 
     # --- a request comes -----------------------------------------------------------------------------------
 
-    def decide(self, admitted: Admitted, ticket: Ticket, *, leaver: bytes, wait_ms: int) -> None:
+    def decide(self, admitted: Admitted, ticket: Ticket, leaver: bytes, wait_ms: int) -> None:
         """Ask the store about a request. Its ticket has a result then, or waits for one.
 
         Args:
@@ -65,37 +65,35 @@ class Matcher:
             ticket.name,
             leaver,
         )
-        if ticket.name and not self._take_name(ticket, leaver):
+        if ticket.name and not self._take_name(ticket, leaver, admitted.pool):
             return
         if not request.is_answer:
             ticket.refusal = self._tickets.refusal(ticket)
             if request.type == BOUNCE and ticket.refusal is None:
                 ticket.refusal = self._take_place(ticket)  # before, for what it does cannot be undone
-        if not self._present_nonce(arrival, admitted, ticket):
+        if request.nonce is None or not self._present(request.nonce, arrival, request, ticket):
             self._connect(arrival, admitted, ticket)
         if ticket.result is None and not request.is_answer:
             self._hold(ticket)
 
-    def _take_name(self, ticket: Ticket, leaver: bytes) -> bool:
+    def _take_name(self, ticket: Ticket, leaver: bytes, pool: str) -> bool:
         """Returns False if the request's LEAVE came before it."""
-        taken = self._store.take_name(ticket.name, leaver, ticket.id)
-        if taken is Name.IN_USE:
+        taken = self._store.take_name(ticket.name, leaver, ticket.id, pool)
+        if taken is not Name.TAKEN:
             ticket.name = ""  # not this one's to drop
+        if taken is Name.IN_USE:
             raise BadRequest("REQUEST is the name of another request that is open")
         if taken is Name.LEFT:
             self.resolve(ticket, Reply(NO_PEER))
             return False
         return True
 
-    def _present_nonce(self, arrival: Arrival, admitted: Admitted, ticket: Ticket) -> bool:
-        """Answer or bounce the offer of the request's nonce. Returns False if there is no good one."""
-        request = admitted.request
-        if request.nonce is None:
-            return False
+    def _present(self, nonce: str, arrival: Arrival, request: Request, ticket: Ticket) -> bool:
+        """Answer or bounce the offer of this nonce. Returns False if it is not good."""
         if request.type == BOUNCE:
-            outcome = self._store.bounce(arrival, request.nonce, may_wait=ticket.refusal is None)
+            outcome = self._store.bounce(arrival, nonce, may_wait=ticket.refusal is None)
         else:
-            outcome = self._store.answer(arrival, request.nonce)
+            outcome = self._store.answer(arrival, nonce)
         return self.apply(outcome).good
 
     def _connect(self, arrival: Arrival, admitted: Admitted, ticket: Ticket) -> None:
@@ -127,7 +125,7 @@ class Matcher:
 
     # --- a reply goes --------------------------------------------------------------------------------------
 
-    def begin(self, reply: Reply, peer: bytes, *, is_open: Callable[[], bool]) -> Reply:
+    def begin(self, reply: Reply, peer: bytes, is_open: Callable[[], bool]) -> Reply:
         """Take a reply that is to be written now; what is returned is written in its place.
 
         Args:
@@ -152,10 +150,12 @@ class Matcher:
 
         If the store is away it hears nothing of that, and takes it for lost when the time for it is over.
         """
-        with suppress(Unavailable):
+        try:
             outcome = self._finish(reply, written)
-            if outcome is not None:
-                self.apply(outcome)
+        except Unavailable:
+            return
+        if outcome is not None:
+            self.apply(outcome)
 
     def _finish(self, reply: Reply, written: bool) -> Outcome | None:
         if reply.type == ANSWER:
@@ -205,29 +205,36 @@ class Matcher:
 
         What reaches nobody goes back to the store, which decides anew: in a loop, however many are gone.
         """
-        pending = deque(outcome.deliveries)
-        lost = [*outcome.lost]
-        while pending:
-            delivery = pending.popleft()
-            ticket = self._tickets.get(delivery.ticket)
-            if ticket is None or not self.resolve(ticket, delivery.reply):
-                with suppress(Unavailable):
-                    again = self._finish(delivery.reply, written=False)
-                    if again is not None:
-                        pending.extend(again.deliveries)
-                        lost += again.lost
+        unheard = []
+        for id, reply in outcome.deliveries:
+            ticket = self._tickets.get(id)
+            if ticket is None or not self.resolve(ticket, reply):
+                unheard.append(reply)
+        if unheard or outcome.lost:
+            self._give_back(deque(unheard), [*outcome.lost])
+        return outcome
+
+    def _give_back(self, unheard: deque[Reply], lost: list[str]) -> None:
+        """Let the store decide anew on replies that reached nobody. What it has lost gets a refusal."""
+        while unheard:
+            with suppress(Unavailable):
+                again = self._finish(unheard.popleft(), written=False)
+                for id, reply in again.deliveries if again is not None else ():
+                    ticket = self._tickets.get(id)
+                    if ticket is None or not self.resolve(ticket, reply):
+                        unheard.append(reply)
+                lost += again.lost if again is not None else ()
         for id in lost:
             ticket = self._tickets.get(id)
             if ticket is not None:
                 self.resolve(ticket, away())
-        return outcome
 
     def resolve(self, ticket: Ticket, result: Result) -> bool:
         """End a request. Returns False if it has ended."""
         if ticket.result is not None:
             return False
         self.close(ticket)
-        if ticket.refusal is not None and isinstance(result, Reply) and result.type == NO_PEER:
+        if ticket.refusal is not None and type(result) is Reply and result.type == NO_PEER:
             self._uncount(ticket)
             result = ticket.refusal
         return ticket.resolve(result)

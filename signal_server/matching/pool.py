@@ -12,10 +12,17 @@ from .pairs import Met
 
 @dataclass(slots=True, eq=False)
 class Offer:
+    """A request that waits, or is out with a responder.
+
+    Attributes:
+        place: in the order of receipt, for good.
+        nonce: of the handover that it is out with.
+    """
+
     arrival: Arrival
-    place: int  # in the order of receipt, for good
+    place: int
     deadline_ms: int
-    nonce: str | None = None  # of the handover that it is out with
+    nonce: str | None = None
 
 
 MetBy = Callable[[bytes], Met | None]

@@ -66,12 +66,13 @@ class _Stage(Enum):
 
 @dataclass(slots=True, eq=False)
 class _Handover:
+    nonce: str
     pool: str
     initiator: bytes
     responder: bytes
     bearer: bytes
     offer: Offer | None  # None: the initiator has left, or was answered
-    due: tuple[int, int] = (0, 0)  # its only entry among the deadlines that counts
+    due: int = 0  # the number of its only entry among the deadlines that counts
     stage: _Stage = _Stage.OFFERED
     digest: bytes = b""
     repliers: list[Arrival] = field(default_factory=list)  # the answer, and repeats while it is on its way
@@ -106,7 +107,8 @@ class Rules:
             return [self._hand_over(found, arrival, nonces, now_ms)]
         if not may_wait:
             return [Delivery(arrival.ticket, Reply(NO_PEER))]
-        offer = Offer(arrival, self._next_number(), now_ms + arrival.wait_ms)
+        self._last_number += 1
+        offer = Offer(arrival, self._last_number, now_ms + arrival.wait_ms)
         self._offers[arrival.ticket] = offer
         self._wait(offer)
         self._deadlines.add(deadlines.WAIT, (offer.deadline_ms, offer.place, arrival.ticket))
@@ -132,13 +134,14 @@ class Rules:
             return []
         offer, handover.offer = handover.offer, None
         if offer is None:
-            del self._handovers[nonce]
+            del self._handovers[handover.nonce]
             return self.connect(arrival, may_wait=False, nonces=nonces, now_ms=now_ms)
-        del self._offers[offer.arrival.ticket]
+        ticket = offer.arrival.ticket
+        del self._offers[ticket]
         handover.stage, handover.digest = _Stage.ANSWERED, arrival.digest
         handover.repliers.append(arrival)
-        self._set_deadline(nonce, handover, deadlines.WRITE, now_ms + self._times.write)
-        return [Delivery(offer.arrival.ticket, Reply(ANSWER, nonce, arrival.signal))]
+        self._set_deadline(handover, deadlines.WRITE, now_ms + self._times.write)
+        return [Delivery(ticket, Reply(ANSWER, nonce, arrival.signal))]
 
     def bounce(
         self, arrival: Arrival, nonce: str, *, may_wait: bool, nonces: Nonces, now_ms: int
@@ -152,9 +155,9 @@ class Rules:
         handover = self._good(arrival, nonce)
         if handover is None or handover.stage is not _Stage.OFFERED:
             return None
-        if not may_wait and self._oldest_for(arrival, now_ms) is None:
+        if not may_wait and self._oldest_for(arrival, now_ms, unwanted=handover.initiator) is None:
             return [Delivery(arrival.ticket, Reply(NO_PEER))]
-        del self._handovers[nonce]
+        del self._handovers[handover.nonce]
         self._remember(handover, Met.BOUNCED, now_ms)
         if not may_wait:  # first, lest the returned offer takes the one that was found
             matched = self.connect(arrival, may_wait=False, nonces=nonces, now_ms=now_ms)
@@ -167,7 +170,7 @@ class Rules:
         handover = self._handovers.get(nonce)
         if handover is None or handover.stage is not _Stage.OFFERED:
             return []
-        del self._handovers[nonce]
+        del self._handovers[handover.nonce]
         return self._give_back(handover.offer, nonces, now_ms)
 
     def claim(self, nonce: str) -> bool:
@@ -184,11 +187,11 @@ class Rules:
         if handover is None or handover.stage not in (_Stage.ANSWERED, _Stage.WRITING):
             return Settled([])  # too late: the responder was told that the initiator is gone
         if not written:
-            return Settled(self._lose(nonce, handover, nonces, now_ms))
+            return Settled(self._lose(handover, nonces, now_ms))
         self._remember(handover, Met.LINKED, now_ms)
         repliers, handover.repliers = handover.repliers, []
         handover.stage = _Stage.DELIVERED
-        self._set_deadline(nonce, handover, deadlines.ANSWER, now_ms + self._times.answer)
+        self._set_deadline(handover, deadlines.ANSWER, now_ms + self._times.answer)
         return Settled([Delivery(each.ticket, Reply(DELIVERED)) for each in repliers], handover.responder)
 
     def withdraw(self, ticket: str, *, unless_offered: bool = False) -> bool:
@@ -203,26 +206,33 @@ class Rules:
         offer = self._offers.get(ticket)
         if offer is None or (unless_offered and offer.nonce is not None):
             return False
-        del self._offers[ticket]
         if offer.nonce is None:
             self._remove(offer)
         else:
             # The nonce stays a ticket past the limits until its time is over.
             self._handovers[offer.nonce].offer = None
+        del self._offers[ticket]
         return True
 
     def expire(self, *, nonces: Nonces, now_ms: int) -> list[Delivery]:
         """End what has run out of time."""
         deliveries: list[Delivery] = []
-        while (due := self._deadlines.take(now_ms, self._counts)) is not None:
+        while self._deadlines.first_ms <= now_ms:
+            due = self._deadlines.take(now_ms, self._counts)
+            if due is None:
+                break
             name = due[2]
             if name in self._handovers:
-                deliveries += self._expire_handover(name, nonces, now_ms)
+                deliveries += self._expire_handover(self._handovers[name], nonces, now_ms)
             else:
                 offer = self._offers[name]
                 self._remove(offer)
                 deliveries.append(self._end(offer))
         return deliveries
+
+    def is_due(self, now_ms: int) -> bool:
+        """May `expire` have anything to do?"""
+        return self._deadlines.first_ms <= now_ms
 
     def sweep(self, *, now_ms: int) -> None:
         """Delete the pairs whose time has passed. Nothing depends on when this runs."""
@@ -234,10 +244,11 @@ class Rules:
 
     def statistics(self) -> dict[str, int]:
         """Counts, for tests and operators."""
+        offered = [each.arrival.pool for each in self._offers.values() if each.nonce is not None]
         return {
-            "pools": len(self._pools),
+            "pools": len({*self._pools, *offered}),
             "waiting": sum(map(len, self._pools.values())),
-            "offered": sum(each.nonce is not None for each in self._offers.values()),
+            "offered": len(offered),
             "handovers": len(self._handovers),
             "pairs": len(self._pairs),
         }
@@ -251,18 +262,19 @@ class Rules:
 
     # --- the parts of an event -----------------------------------------------------------------------------
 
-    def _next_number(self) -> int:
-        self._last_number += 1
-        return self._last_number
-
-    def _oldest_for(self, arrival: Arrival, now_ms: int) -> Offer | None:
+    def _oldest_for(self, arrival: Arrival, now_ms: int, *, unwanted: bytes | None = None) -> Offer | None:
+        """The offer that this arrival gets; not one of a peer that it is about to bounce."""
         pool = self._pools.get(arrival.pool)
         if pool is None:
             return None
         name = arrival.pool.encode()
-        return pool.oldest_for(
-            arrival, lambda other: self._pairs.met(name, arrival.peer, other, now_ms=now_ms)
-        )
+
+        def met_by(other: bytes) -> Met | None:
+            if other == unwanted:
+                return Met.BOUNCED
+            return self._pairs.met(name, arrival.peer, other, now_ms=now_ms)
+
+        return pool.oldest_for(arrival, met_by)
 
     def _wait(self, offer: Offer) -> None:
         name = offer.arrival.pool
@@ -288,9 +300,11 @@ class Rules:
         """Offer a request to a responder, whose own request ends with it."""
         nonce = nonces()
         offer.nonce = nonce
-        handover = _Handover(responder.pool, offer.arrival.peer, responder.peer, responder.bearer, offer)
+        handover = _Handover(
+            nonce, responder.pool, offer.arrival.peer, responder.peer, responder.bearer, offer
+        )
         self._handovers[nonce] = handover
-        self._set_deadline(nonce, handover, deadlines.ANSWER, now_ms + self._times.answer)
+        self._set_deadline(handover, deadlines.ANSWER, now_ms + self._times.answer)
         return Delivery(responder.ticket, Reply(DEMOTE, nonce, offer.arrival.signal))
 
     def _give_back(self, offer: Offer | None, nonces: Nonces, now_ms: int) -> list[Delivery]:
@@ -306,16 +320,18 @@ class Rules:
             return []
         self._remove(other)
         older, younger = (offer, other) if offer.place < other.place else (other, offer)
-        del self._offers[younger.arrival.ticket]
-        return [self._hand_over(older, younger.arrival, nonces, now_ms)]
+        arrival = younger.arrival
+        del self._offers[arrival.ticket]
+        return [self._hand_over(older, arrival, nonces, now_ms)]
 
     def _end(self, offer: Offer) -> Delivery:
-        del self._offers[offer.arrival.ticket]
-        return Delivery(offer.arrival.ticket, Reply(NO_PEER))
+        ticket = offer.arrival.ticket
+        del self._offers[ticket]
+        return Delivery(ticket, Reply(NO_PEER))
 
-    def _lose(self, nonce: str, handover: _Handover, nonces: Nonces, now_ms: int) -> list[Delivery]:
+    def _lose(self, handover: _Handover, nonces: Nonces, now_ms: int) -> list[Delivery]:
         """The initiator is gone: the peer that answered it gets the next offer, or none."""
-        del self._handovers[nonce]
+        del self._handovers[handover.nonce]
         return [
             delivery
             for each in handover.repliers
@@ -333,23 +349,22 @@ class Rules:
             now_ms=now_ms,
         )
 
-    def _set_deadline(self, nonce: str, handover: _Handover, term: int, deadline_ms: int) -> None:
-        number = self._next_number()
-        handover.due = deadline_ms, number
-        self._deadlines.add(term, (deadline_ms, number, nonce))
+    def _set_deadline(self, handover: _Handover, term: int, when_ms: int) -> None:
+        self._last_number += 1
+        handover.due = self._last_number
+        self._deadlines.add(term, (when_ms, handover.due, handover.nonce))
 
     def _counts(self, due: Due) -> bool:
         """Is this still the deadline of what it names? An offer that is out ends when it returns."""
-        when_ms, number, name = due
+        _, number, name = due
         handover = self._handovers.get(name)
         if handover is not None:
-            return handover.due == (when_ms, number)
+            return handover.due == number
         offer = self._offers.get(name)
         return offer is not None and offer.nonce is None
 
-    def _expire_handover(self, nonce: str, nonces: Nonces, now_ms: int) -> list[Delivery]:
-        handover = self._handovers[nonce]
+    def _expire_handover(self, handover: _Handover, nonces: Nonces, now_ms: int) -> list[Delivery]:
         if handover.stage in (_Stage.ANSWERED, _Stage.WRITING):
-            return self._lose(nonce, handover, nonces, now_ms)
-        del self._handovers[nonce]
+            return self._lose(handover, nonces, now_ms)
+        del self._handovers[handover.nonce]
         return self._give_back(handover.offer, nonces, now_ms)

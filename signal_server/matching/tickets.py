@@ -9,13 +9,12 @@ from __future__ import annotations
 import itertools
 import secrets
 import threading
-from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 from gevent.monkey import get_original
 
-from ..errors import Full, HungUp, RateLimited, SignalError, Unavailable
+from ..errors import Full, HungUp, RateLimited, SignalError
 from ..messages import Reply
 from .identity import Caller
 
@@ -79,33 +78,29 @@ class OpenTickets:
     Args:
         held_per_address: requests of one address that may wait at once; None for any number.
         max_waiting: requests that may wait at once in this process; None for any number.
+
+    Attributes:
+        is_shut: the process ends, and finishes only what is under way.
     """
 
     def __init__(self, *, held_per_address: int | None, max_waiting: int | None) -> None:
         self._held_per_address = held_per_address
         self._max_waiting = max_waiting
         self._tickets: dict[str, Ticket] = {}
-        self._held: Counter[bytes] = Counter()
+        self._held: dict[bytes, int] = {}
         self._lock = _new_lock()
-        self._closed = False
+        self.is_shut = False
         self._process = secrets.token_urlsafe(9)
         self._numbers = itertools.count(1)
 
     def __len__(self) -> int:
         return len(self._tickets)
 
-    def open(self, caller: Caller, *, is_answer: bool) -> Ticket:
-        """Open a ticket.
-
-        Raises:
-            Unavailable: the process is shutting down, and finishes only what is under way.
-        """
+    def open(self, caller: Caller) -> Ticket:
         ticket = Ticket(f"{self._process}{next(self._numbers):x}", caller)
         with self._lock:
-            if self._closed and not is_answer:
-                raise Unavailable("shutting down")
             self._tickets[ticket.id] = ticket
-            self._held[caller.address] += 1
+            self._held[caller.address] = self._held.get(caller.address, 0) + 1
         return ticket
 
     def close(self, ticket: Ticket) -> bool:
@@ -134,15 +129,10 @@ class OpenTickets:
         return self._tickets.get(id)
 
     def shut(self) -> None:
-        """Open no more tickets but those of answers."""
-        with self._lock:
-            self._closed = True
+        """Whoever opens tickets is to open no more but those of answers."""
+        self.is_shut = True
 
     def all(self) -> list[Ticket]:
         """Those that are open."""
         with self._lock:
             return list(self._tickets.values())
-
-    @property
-    def is_shut(self) -> bool:
-        return self._closed

@@ -78,6 +78,10 @@ class Timers:
         if not self._started:
             self._start()
 
+    def drive(self) -> None:
+        """Somebody else calls `tick`, so no thread is needed."""
+        self._started = True
+
     def _start(self) -> None:
         with self._lock:
             if not self._started:
@@ -98,8 +102,9 @@ class Timers:
         for queue in list(self._queues.values()):
             while queue and (queue[0].due <= now or queue[0].is_cancelled):
                 _guarded(queue.popleft().fire)
-        for call, _ in self._ticks:
-            _guarded(call)
+        for call, unless in self._ticks:
+            if not unless():
+                _guarded(call)
 
     def _is_idle(self) -> bool:
         return not any(self._queues.values()) and all(unless() for _, unless in self._ticks)

@@ -4,30 +4,33 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
 from ..errors import Untrusted
+from .armour import PUBLIC_KEY_BLOCK, armour, dearmour
 from .packets import (
     EMBEDDED,
+    END_OF_TIME,
     EXPIRES,
     KEY_EXPIRES,
     KEY_FLAGS,
+    PRIMARY_NAME,
     PUBLIC_KEY,
     PUBLIC_SUBKEY,
     SIGNATURE,
+    SUBKEY_BINDING,
     USER_ATTRIBUTE,
     USER_ID,
     Key,
     Packet,
     Signature,
     Subpacket,
-    algorithm_of,
-    armour,
-    dearmour,
     read_key,
     read_packets,
     read_signature,
+    scheme_of,
 )
 
 MAX_ARMOURED: Final = 16 * 1024
@@ -36,11 +39,10 @@ MAX_ARMOURED: Final = 16 * 1024
 KEPT: Final = 256
 """Keys that were read, for when they come again: it takes longer than to verify with one."""
 
-MAX_SIGNATURES: Final = 32
-"""Of its own, in a key that is used: an engine checks every one of them."""
+CLOCK_SECONDS: Final = 60
+"""How far a signer's clock may be ahead of ours."""
 
 CERTIFICATIONS: Final = range(0x10, 0x14)
-SUBKEY_BINDING: Final = 0x18
 BACKSIG: Final = 0x19
 DIRECT: Final = 0x1F
 KEY_REVOCATION: Final = 0x20
@@ -53,13 +55,24 @@ MAY_SIGN: Final = 0x02
 
 @dataclass(frozen=True, slots=True)
 class Component:
-    """A packet (the primary key, a name, a subkey) and the primary key's own signatures of it."""
+    """A packet (the primary key, a name, a subkey) and the primary key's own signatures of it.
+
+    Attributes:
+        key: what the packet holds, if it is a key.
+    """
 
     packet: Packet
-    signatures: tuple[Signature, ...]
+    signatures: tuple[Signature, ...] = ()
+    key: Key | None = None
 
     def of_kind(self, *kinds: int) -> list[Signature]:
         return [each for each in self.signatures if each.kind in kinds]
+
+    def newest(self, *kinds: int, until: float = END_OF_TIME) -> list[Signature]:
+        """The newest signature of these kinds, of those made until a time; all, if several share a second."""
+        found = [each for each in self.of_kind(*kinds) if each.created <= until]
+        last = max((each.created for each in found), default=0)
+        return [each for each in found if each.created == last]
 
     def plain(self, primary: Key) -> bytes:
         packets = [self.packet, *(Packet(SIGNATURE, each.plain(primary)) for each in self.signatures)]
@@ -70,13 +83,19 @@ class Component:
 class Certificate:
     """A public key as we understand it. Its signatures are not verified yet; an engine does that.
 
-    What other people certified is left out, and so is what was signed with a broken hash. Where one of the
-    key's own statements forbids (it has expired, was revoked, may not sign), it does not help that an earlier
-    one allows: we know of no order that all programs agree on.
+    What other people certified is left out, and so is what was signed with a broken hash. Of what the key
+    says of one name or one subkey the newest counts, as for all programs. A revocation stays for good.
+    But every name is heard, and the key itself: where one forbids (it has expired, it may not sign), it does
+    not help that another allows, because programs differ in which of them they ask.
+
+    Attributes:
+        components: the primary key, and its names and subkeys.
+        has_weak: a signature of its own was left out for its hash.
     """
 
     primary: Key
     components: tuple[Component, ...]
+    has_weak: bool = False
 
     @property
     def fingerprint(self) -> str:
@@ -84,84 +103,138 @@ class Certificate:
 
     @property
     def name(self) -> str:
-        """Its first name, for a person to read; nothing depends on it."""
-        names = [each.packet.body for each in self.components if each.packet.tag == USER_ID]
-        text = names[0].decode("utf-8", "replace") if names else ""
-        return "".join(each if each.isprintable() else "?" for each in text)
+        """The name for a person to read: the one marked as the first, or the newest."""
+
+        def rank(name: Component) -> tuple[bool, int, bytes]:
+            statement = name.newest(*CERTIFICATIONS)[0]
+            return not any(statement.values_of(PRIMARY_NAME)), -statement.created, name.packet.body
+
+        body = min(self._names, key=rank).packet.body if self._names else b""
+        return "".join(each if each.isprintable() else "?" for each in body.decode("utf-8", "replace"))
 
     @property
     def keys(self) -> list[Key]:
         """The primary key and its subkeys."""
-        heads = [each.packet for each in self.components if each.packet.tag in (PUBLIC_KEY, PUBLIC_SUBKEY)]
-        return [read_key(head) for head in heads]
+        return [each.key for each in self.components if each.key is not None]
 
     def armoured(self) -> str:
-        return armour(self.whole, "PUBLIC KEY BLOCK")
+        return armour(self.whole, PUBLIC_KEY_BLOCK)
 
     @property
     def whole(self) -> bytes:
-        """The key with all its subkeys."""
+        """The key with all its names and subkeys."""
         return b"".join(each.plain(self.primary) for each in self.components)
 
     def signer_of(self, signature: Signature) -> Key:
-        """The key that made a signature, if it was allowed to when it did.
+        """The key that made a signature, if it can have made it.
 
         Raises:
             Untrusted: there is none.
         """
         for key in self.keys:
             if signature.is_by(key):
-                if algorithm_of(key) != signature.algorithm or signature.created < key.created:
-                    raise Untrusted("signer")
+                scheme = scheme_of(key)
+                if scheme.algorithm != signature.algorithm:
+                    raise Untrusted("signature algorithm")
+                if not signature.is_strong(scheme):
+                    raise Untrusted("hash too short for the curve")
+                if signature.created < key.created:
+                    raise Untrusted("signed before the key was made")
                 return key
         raise Untrusted("not by this key")
 
-    def check(self, signer: Key, *, now: float) -> None:
-        """Do the key and its signing key allow a signature now (seconds since 1970)?
+    def cut(self, signer: Key, *, signed_at: float, now: float) -> bytes:
+        """What the verification of one signature needs, if the certificate allows that signature.
+
+        It is one name with one statement and, if a subkey signs, that subkey with one: of several, each
+        engine would choose by a rule of its own.
+
+        Args:
+            signer: the one of its keys that signs.
+            signed_at: seconds since 1970, by the signature.
+            now: seconds since 1970, by our clock.
 
         Raises:
-            Untrusted: one of them was revoked, has expired, or is not for signing.
+            Untrusted: the certificate or the signing key was revoked, has expired, or is not for signing.
         """
+        scheme_of(signer)
         own = self.components[0]
-        names = [each for each in self.components if each.packet.tag == USER_ID]
-        statements = own.of_kind(DIRECT) + [each for name in names for each in name.of_kind(*CERTIFICATIONS)]
-        if not names:
-            raise Untrusted("key without a name")
-        _check_statements(self.primary, statements, now)
-        if signer != self.primary:
-            (component,) = (each for each in self.components if each.packet == signer.packet)
-            bindings = component.of_kind(SUBKEY_BINDING)
-            if component.of_kind(SUBKEY_REVOCATION):
-                raise Untrusted("signing key revoked")
-            if not bindings:
-                raise Untrusted("signing key not bound")
-            _check_statements(signer, bindings, now)
-            statements = bindings
         if own.of_kind(KEY_REVOCATION):
             raise Untrusted("key revoked")
-        flags = [value for each in statements for value in each.values_of(KEY_FLAGS)]
-        if not flags or not all(each and each[0] & MAY_SIGN for each in flags):
+        if self.primary.created > now + CLOCK_SECONDS:
+            raise Untrusted("key from the future")
+        if not self._names:
+            raise Untrusted("hash of the self-signature" if self.has_weak else "key without a name")
+        chosen, statement = self._name_of(signed_at)
+        heard = [*own.newest(DIRECT), statement, *chosen.newest(*CERTIFICATIONS, until=signed_at)]
+        heard += [each for name in self._names for each in name.newest(*CERTIFICATIONS)]
+        _check_times(self.primary, heard, now)
+        kept = [replace(own, signatures=()), replace(chosen, signatures=(statement,))]
+        if signer != self.primary:
+            subkey, statement, heard = self._binding_of(signer, signed_at)
+            _check_times(signer, heard, now)
+            _check_consent(self.primary, subkey, statement, signed_at=signed_at, now=now)
+            kept.append(replace(subkey, signatures=(statement,)))
+        flags = [value for each in heard for value in each.values_of(KEY_FLAGS)]
+        if not statement.values_of(KEY_FLAGS) or not all(each and each[0] & MAY_SIGN for each in flags):
             raise Untrusted("key not for signing")
-
-    def plain(self, signer: Key) -> bytes:
-        """The key with its names and the one subkey that is needed: nothing else reaches an engine."""
-        kept = [
-            each
-            for each in self.components
-            if each.packet.tag != PUBLIC_SUBKEY or each.packet == signer.packet
-        ]
-        if sum(len(each.signatures) for each in kept) > MAX_SIGNATURES:
-            raise Untrusted("key with too many signatures")
         return b"".join(each.plain(self.primary) for each in kept)
 
+    @property
+    def _names(self) -> list[Component]:
+        return [each for each in self.components if each.packet.tag == USER_ID]
 
-def _check_statements(key: Key, statements: Iterable[Signature], now: float) -> None:
+    def _name_of(self, signed_at: float) -> tuple[Component, Signature]:
+        """A name that the key bore when it signed, one that says what the key is for if there is any."""
+        found = [
+            (bool(statement.values_of(KEY_FLAGS)), statement.created, name.packet.body, name, statement)
+            for name in self._names
+            for statement in name.newest(*CERTIFICATIONS, until=signed_at)
+        ]
+        if not found:
+            raise Untrusted("signed before the self-signature")
+        *_, name, statement = max(found, key=lambda each: each[:3])
+        return name, statement
+
+    def _binding_of(self, signer: Key, signed_at: float) -> tuple[Component, Signature, list[Signature]]:
+        """A subkey, its binding when it signed, and what is said of it now too."""
+        (subkey,) = (each for each in self.components if each.key == signer)
+        if subkey.of_kind(SUBKEY_REVOCATION):
+            raise Untrusted("signing key revoked")
+        if not subkey.of_kind(SUBKEY_BINDING):
+            raise Untrusted("signing key not bound")
+        found = subkey.newest(SUBKEY_BINDING, until=signed_at)
+        if not found:
+            raise Untrusted("signed before the self-signature")
+        return subkey, found[-1], found + subkey.newest(SUBKEY_BINDING)
+
+
+def _check_times(key: Key, statements: Iterable[Signature], now: float) -> None:
     for each in statements:
-        for kind, since in ((KEY_EXPIRES, key.created), (EXPIRES, each.created)):
-            for value in each.values_of(kind):
-                seconds = int.from_bytes(value, "big")
-                if seconds and since + seconds <= now:
-                    raise Untrusted("key expired")
+        each.check_end(EXPIRES, each.created, now, "self-signature expired")
+        each.check_end(KEY_EXPIRES, key.created, now, "key expired")
+
+
+def _check_consent(
+    primary: Key, subkey: Component, binding: Signature, *, signed_at: float, now: float
+) -> None:
+    """Has the subkey signed that it belongs to the primary key? An engine verifies that signature."""
+    found = [*binding.values_of(EMBEDDED), *(each.value for each in binding.backsigs)]
+    if len(found) != 1 or subkey.key is None:
+        raise Untrusted("signing key without consent")
+    back = read_signature(found[0])
+    if not _is_consent(primary, subkey.packet, subkey.key, back) or back.created > signed_at:
+        raise Untrusted("signing key without consent")
+    back.check_end(EXPIRES, back.created, now, "self-signature expired")
+
+
+def _is_consent(primary: Key, head: Packet, subkey: Key, back: Signature) -> bool:
+    scheme = scheme_of(subkey)
+    # go-crypto calls it the primary key's in one place and the subkey's in another.
+    if back.kind != BACKSIG or not back.is_by(subkey, primary) or not back.is_strong(scheme):
+        return False
+    back.check(scheme.algorithm)
+    return back.fits(_signed(primary, head))
 
 
 @functools.lru_cache(maxsize=KEPT)
@@ -173,7 +246,7 @@ def read_public_key(armoured: str) -> Certificate:
     """
     if len(armoured) > MAX_ARMOURED:
         raise Untrusted("key size")
-    return read_certificate(dearmour(armoured, "PUBLIC KEY BLOCK"))
+    return read_certificate(dearmour(armoured, PUBLIC_KEY_BLOCK))
 
 
 def read_certificate(data: bytes) -> Certificate:
@@ -188,8 +261,15 @@ def read_certificate(data: bytes) -> Certificate:
     if not packets or packets[0].tag != PUBLIC_KEY or any(each.tag not in allowed for each in packets[1:]):
         raise Untrusted("key form")
     primary = read_key(packets[0])
-    algorithm_of(primary)
-    return Certificate(primary, tuple(_components(primary, packets)))
+    scheme_of(primary)
+    found = [_component(primary, head, behind) for head, behind in _grouped(packets) if _is_known(head)]
+    components = [each for each, _ in found if each.packet.tag != USER_ID or _is_name(each)]
+    return Certificate(primary, tuple(components), has_weak=any(weak for _, weak in found))
+
+
+def has_name(data: bytes) -> bool:
+    """Has a public key a name of its own?"""
+    return any(each.packet.tag == USER_ID for each in read_certificate(data).components)
 
 
 def split_certificates(data: bytes) -> list[bytes]:
@@ -202,37 +282,38 @@ def split_certificates(data: bytes) -> list[bytes]:
     return certificates
 
 
-def _components(primary: Key, packets: list[Packet]) -> Iterator[Component]:
-    """The packets with the signatures behind each, cut down to what `primary` says itself."""
+def _grouped(packets: list[Packet]) -> Iterator[tuple[Packet, list[Packet]]]:
+    """Each packet that is no signature, with the signatures behind it."""
     starts = [place for place, packet in enumerate(packets) if packet.tag != SIGNATURE]
     for start, end in zip(starts, [*starts[1:], len(packets)], strict=True):
-        head = packets[start]
-        if head.tag == USER_ATTRIBUTE:
-            continue
-        if head.tag == PUBLIC_SUBKEY and packets[start].body[:1] != b"\x04":
-            continue
-        signatures = _own(primary, head, packets[start + 1 : end])
-        component = Component(head, tuple(_with_backsig(primary, head, each) for each in signatures))
-        if head.tag != USER_ID or _is_name(component):
-            yield component
+        yield packets[start], packets[start + 1 : end]
 
 
-def _own(primary: Key, head: Packet, packets: list[Packet]) -> Iterator[Signature]:
-    """What the primary key itself says of `head`, as far as it counts."""
+def _is_known(head: Packet) -> bool:
+    return head.tag != USER_ATTRIBUTE and (head.tag != PUBLIC_SUBKEY or head.body[:1] == b"\x04")
+
+
+def _component(primary: Key, head: Packet, packets: list[Packet]) -> tuple[Component, bool]:
+    """A packet and what the primary key itself says of it, as far as it counts; and whether some does not,
+    because of its hash."""
+    scheme, key, kept, has_weak = scheme_of(primary), None, [], False
+    if head.tag != USER_ID:
+        key = read_key(head)
     for packet in packets:
         if packet.body[:1] == b"\x03" and int.from_bytes(packet.body[2:3], "big") not in REVOCATIONS:
             continue  # of other people, from last century
         read = read_signature(packet.body)
-        names = (primary.id, primary.fingerprint)
-        if read.issuers and read.issuers.isdisjoint(names):
+        if read.issuers and read.issuers.isdisjoint((primary.id, primary.fingerprint)):
             continue
-        is_sound = read.is_by(primary) and read.is_strong and read.fits(_signed(primary, head))
-        if is_sound:
-            read.check(algorithm_of(primary))
-            yield read
+        if read.is_by(primary) and read.is_strong(scheme) and read.fits(_signed(primary, head)):
+            read.check(scheme.algorithm)
+            kept.append(_with_backsig(primary, head, key, read))
         elif read.kind in REVOCATIONS:
             # It counts in the form in which it stands, or the key does not.
             raise Untrusted("odd revocation")
+        else:
+            has_weak = has_weak or not read.is_strong(scheme)
+    return Component(head, tuple(kept), key), has_weak
 
 
 def _signed(primary: Key, head: Packet) -> bytes:
@@ -244,18 +325,17 @@ def _signed(primary: Key, head: Packet) -> bytes:
     return primary.hashed
 
 
-def _with_backsig(primary: Key, head: Packet, binding: Signature) -> Signature:
+def _with_backsig(primary: Key, head: Packet, subkey: Key | None, binding: Signature) -> Signature:
     """A binding with the subkey's consent, if that is not signed itself, in its plain form or not at all."""
     if not binding.backsigs:
         return binding
-    subkey = read_key(head) if head.tag == PUBLIC_SUBKEY else primary
-    back = read_signature(binding.backsigs[0].value)
-    if len(binding.backsigs) > 1 or back.kind != BACKSIG or not back.is_by(subkey) or not back.is_strong:
-        return replace(binding, backsigs=())
-    back.check(algorithm_of(subkey))
-    if not back.fits(_signed(primary, head)):
-        return replace(binding, backsigs=())
-    return replace(binding, backsigs=(Subpacket(EMBEDDED, back.plain(subkey)),))
+    kept: tuple[Subpacket, ...] = ()
+    # Of a subkey that is for something else, or of a kind that we do not know, it does not matter.
+    with suppress(Untrusted):
+        back = read_signature(binding.backsigs[0].value)
+        if subkey is not None and len(binding.backsigs) == 1 and _is_consent(primary, head, subkey, back):
+            kept = (Subpacket(EMBEDDED, back.plain(subkey)),)
+    return replace(binding, backsigs=kept)
 
 
 def _is_name(component: Component) -> bool:

@@ -10,12 +10,15 @@ import socket
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 from ..errors import ConfigurationError, Unavailable, Untrusted
+from .certificate import CERTIFICATIONS, Certificate, read_certificate, split_certificates
 from .gnupg_helper import GPG_SECONDS, discard, from_base64, to_base64
 from .keyring import Engine, Signed
+from .packets import END_OF_TIME
 
 AT_ONCE: Final = 4
 """Signatures that gpg works on at the same time."""
@@ -82,7 +85,10 @@ class GnupgEngine(Engine):
 
     def tidy(self, keys: bytes) -> bytes:
         reply = self._current().ask({"do": "tidy", "keys": to_base64(keys)}, START_SECONDS)
-        return from_base64(reply["keys"])
+        minimal = {each.fingerprint: each for each in _certificates(reply["minimal"])}
+        return b"".join(
+            _without_false(each, minimal[each.fingerprint]).whole for each in _certificates(reply["keys"])
+        )
 
     def is_ready(self) -> bool:
         try:
@@ -121,6 +127,34 @@ class GnupgEngine(Engine):
                 helper.close()
                 raise
         return helper
+
+
+def _certificates(keys: str) -> list[Certificate]:
+    return [read_certificate(each) for each in split_certificates(from_base64(keys))]
+
+
+def _without_false(full: Certificate, minimal: Certificate) -> Certificate:
+    """A key without self-signatures that do not hold, which gpg keeps beside one that does.
+
+    Only one that is the newest would count; and the newest that holds stands in the minimal form.
+    """
+    newest = {
+        each.packet: each.newest(*CERTIFICATIONS)[0].created
+        for each in minimal.components[1:]
+        if each.key is None
+    }
+    return replace(
+        full,
+        components=tuple(
+            replace(
+                each,
+                signatures=tuple(
+                    of for of in each.signatures if of.created <= newest.get(each.packet, END_OF_TIME)
+                ),
+            )
+            for each in full.components
+        ),
+    )
 
 
 class Helper:

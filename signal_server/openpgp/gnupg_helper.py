@@ -7,7 +7,7 @@ killed, its sockets close, so that the gpg-agent and the private key's copy go e
 It knows nothing of the server, imports nothing of it, and takes one JSON object a line:
 
     {"do": "load", "private_key": …, "passphrase": …}  →  {"public_key": …, "home": path}
-    {"do": "tidy", "keys": base64}                     →  {"keys": base64}
+    {"do": "tidy", "keys": base64}                     →  {"keys": base64, "minimal": base64}
     {"do": "verify", "key": base64, "message": base64} →  {"text": base64, "fingerprint": …, "signed_at": …}
     {"do": "sign", "text": …}                          →  {"message": armour}
 
@@ -54,6 +54,8 @@ GPG_OPTIONS: Final = [
     "--lock-never",
     "--no-random-seed-file",
     "--no-auto-check-trustdb",
+    "--ignore-time-conflict",  # of a clock that is a minute ahead; we check times ourselves
+    "--ignore-valid-from",
     "--no-auto-key-retrieve",
     "--no-auto-key-locate",
     "--trust-model=always",
@@ -70,6 +72,7 @@ STATUS_BESIDE: Final = {
     "NOTATION_FLAGS",
     "NOTATION_DATA",
     "POLICY_URL",
+    "SIG_SUBPACKET",  # a key server's URL
 }
 
 HASHES: Final = {"8", "9", "10"}
@@ -212,8 +215,9 @@ class Home:
         found = self.gpg.import_keys(keys).fingerprints
         return [each for each in dict.fromkeys(found) if each]
 
-    def export(self, *fingerprints: str, armour: bool) -> Any:
-        return self.gpg.export_keys(list(fingerprints), armor=armour, minimal=True)
+    def export(self, *fingerprints: str, armour: bool, minimal: bool) -> Any:
+        """Public keys. `minimal`: without what was said before the newest self-signature."""
+        return self.gpg.export_keys(list(fingerprints), armor=armour, minimal=minimal)
 
 
 def discard(home: str) -> None:
@@ -234,7 +238,9 @@ class Signer:
         self.home = Home()
         try:
             self.fingerprint = self._load(private_key)
-            self.public_key = str(self.home.export(self.fingerprint, armour=True)).replace("\r\n", "\n")
+            self.public_key = str(self.home.export(self.fingerprint, armour=True, minimal=True)).replace(
+                "\r\n", "\n"
+            )
             self.sign("ready")
         except BaseException:
             self.home.close()
@@ -283,11 +289,17 @@ def make_private_key(name: str, passphrase: str | None) -> str:
         return str(home.gpg.export_keys(made.fingerprint, secret=True, passphrase=passphrase or ""))
 
 
-def tidy(keys: bytes) -> bytes:
-    """Public keys as gpg gives them back: what is signed wrongly is gone, and one key twice is one."""
+def tidy(keys: bytes) -> dict[str, bytes]:
+    """Public keys as gpg gives them back: no key that is not signed by itself, none twice.
+
+    With `minimal`, each name has its newest self-signature that holds, and no other.
+    """
     with Home() as home:
-        fingerprints = home.add(keys)
-        return bytes(home.export(*fingerprints, armour=False)) if fingerprints else b""
+        found = home.add(keys)
+        return {
+            name: bytes(home.export(*found, armour=False, minimal=name == "minimal")) if found else b""
+            for name in ("keys", "minimal")
+        }
 
 
 # --- the process -------------------------------------------------------------------------------------------
@@ -306,7 +318,7 @@ class Desk:
             case "sign" if self.signer is not None:
                 return {"message": self.signer.sign(request["text"])}
             case "tidy":
-                return {"keys": to_base64(tidy(from_base64(request["keys"])))}
+                return {name: to_base64(each) for name, each in tidy(from_base64(request["keys"])).items()}
             case "load":
                 self.signer = Signer(request["private_key"], request["passphrase"])
                 return {"public_key": self.signer.public_key, "home": self.signer.home.path}

@@ -12,15 +12,11 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
 
 from ..errors import Untrusted
-from .certificate import Certificate, read_public_key
-from .message import Message, read_message
-from .packets import Key
-
-CLOCK_SECONDS: Final = 60
-"""How far a signer's clock may be ahead of ours."""
+from .certificate import CLOCK_SECONDS, Certificate, read_public_key
+from .message import read_message
+from .packets import EXPIRES, Key, Signature
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +108,8 @@ class Keyring:
         self._engine.check_room()
         read = read_message(message)
         certificate = self._certificate(public_key)
-        signer = self._signer(read, certificate)
-        signed = self._engine.verify(read.plain(signer), certificate.plain(signer))
+        signer, key = self._signer(read.signature, certificate)
+        signed = self._engine.verify(read.plain(signer), key)
         if signed != Signed(read.text, certificate.fingerprint, read.signature.created):
             raise Untrusted("the engine read something else")
         return signed
@@ -145,10 +141,11 @@ class Keyring:
             raise Untrusted("not a trusted key")
         return self._trusted[shown.fingerprint]
 
-    def _signer(self, message: Message, certificate: Certificate) -> Key:
+    def _signer(self, signature: Signature, certificate: Certificate) -> tuple[Key, bytes]:
+        """The key that must have signed, if it was allowed to, and what an engine needs to see."""
         now = self._clock()
-        if message.signature.created > now + CLOCK_SECONDS:
+        if signature.created > now + CLOCK_SECONDS:
             raise Untrusted("signed in the future")
-        signer = certificate.signer_of(message.signature)
-        certificate.check(signer, now=now)
-        return signer
+        signature.check_end(EXPIRES, signature.created, now, "signature expired")
+        signer = certificate.signer_of(signature)
+        return signer, certificate.cut(signer, signed_at=signature.created, now=now)

@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from ..errors import Untrusted
+from .armour import MESSAGE, dearmour
 from .packets import (
     COMPRESSED,
+    HASHES,
     LITERAL,
     ONE_PASS,
     SIGNATURE,
@@ -16,7 +18,6 @@ from .packets import (
     Packet,
     Reader,
     Signature,
-    dearmour,
     read_packets,
     read_signature,
 )
@@ -61,11 +62,12 @@ def read_message(armoured: str) -> Message:
     """
     if len(armoured) > MAX_BYTES:
         raise Untrusted("message size")
-    packets = list(read_packets(dearmour(armoured, "MESSAGE")))
+    packets = list(read_packets(dearmour(armoured, MESSAGE)))
     if [each.tag for each in packets] == [COMPRESSED]:
         packets = list(read_packets(_unpacked(packets[0].body)))
-    if [each.tag for each in packets] != [ONE_PASS, LITERAL, SIGNATURE]:
-        raise Untrusted("message form")
+    tags = [each.tag for each in packets]
+    if tags != [ONE_PASS, LITERAL, SIGNATURE]:
+        raise Untrusted("several signatures" if tags.count(SIGNATURE) > 1 else "message form")
     one_pass, literal, signature = packets
     text = _text(literal.body)
     read = _signature(signature.body)
@@ -105,17 +107,20 @@ def _signature(body: bytes) -> Signature:
     read = read_signature(body)
     if read.kind not in (BINARY, TEXT):
         raise Untrusted("signature kind")
-    if not read.is_strong:
+    if read.hash not in HASHES:
         raise Untrusted("hash")
     read.check(read.algorithm)
     return replace(read, backsigs=())
 
 
 def _check_one_pass(body: bytes, signature: Signature) -> None:
-    """What stands before the text says the same as the signature behind it."""
+    """Raise what does not say the same before the text as the signature behind it.
+
+    Its last byte tells whether another one follows. PGPy always says so; that none does, we see.
+    """
     reader = Reader(body)
     if reader.take(4) != bytes((3, signature.kind, signature.hash, signature.algorithm)):
         raise Untrusted("one-pass signature")
     issuer = reader.take(8).hex().upper()
-    if reader.rest() != b"\x01" or not any(each.endswith(issuer) for each in signature.issuers):
+    if reader.rest() not in (b"\0", b"\1") or not any(each.endswith(issuer) for each in signature.issuers):
         raise Untrusted("one-pass signature")

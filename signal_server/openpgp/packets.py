@@ -1,4 +1,4 @@
-"""OpenPGP's outer forms, read strictly: armour, packets, signatures.
+"""OpenPGP's packets, read strictly: signatures, keys.
 
 What we accept is a small part of RFC 9580, and anything else is refused here, before an engine sees it. The
 engines then get what we read, written anew in one plain form: two programs that would read the same odd bytes
@@ -7,14 +7,12 @@ in two ways never get them. No cryptography happens in this file.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import new as new_hash
 from hashlib import sha1
-from typing import Final
+from typing import Final, NamedTuple
 
 from ..errors import Untrusted
 
@@ -32,31 +30,70 @@ USER_ATTRIBUTE: Final = 17
 HASHES: Final = {8: "sha256", 9: "sha384", 10: "sha512"}
 """By their numbers in a signature. SHA-1 and MD5 are not among them."""
 
+DIGEST_BITS: Final = {8: 256, 9: 384, 10: 512}
+"""Of each hash."""
+
 RSA: Final = 1
 ECDSA: Final = 19
 EDDSA: Final = 22
+
+
+class Scheme(NamedTuple):
+    """How a key signs: its algorithm, and the shortest digest that may be signed with it."""
+
+    algorithm: int
+    digest_bits: int
+
+
 CURVES: Final = {
-    bytes.fromhex("2a8648ce3d030107"): ECDSA,  # NIST P-256
-    bytes.fromhex("2b81040022"): ECDSA,  # NIST P-384
-    bytes.fromhex("2b81040023"): ECDSA,  # NIST P-521
-    bytes.fromhex("2b06010401da470f01"): EDDSA,  # Ed25519
+    bytes.fromhex("2a8648ce3d030107"): Scheme(ECDSA, 256),  # NIST P-256
+    bytes.fromhex("2b81040022"): Scheme(ECDSA, 384),  # NIST P-384
+    bytes.fromhex("2b81040023"): Scheme(ECDSA, 512),  # NIST P-521
+    bytes.fromhex("2b06010401da470f01"): Scheme(EDDSA, 256),  # Ed25519
 }
-"""Object identifiers that gpg, Sequoia, kbpgp and openpgp.js know, all four."""
+"""Object identifiers that gpg, Sequoia, kbpgp and openpgp.js know, all four. Sequoia takes digests that are
+shorter than the curve, gpg does not."""
 
 RSA_BITS: Final = range(2048, 8193)
 
 VALUES: Final = {RSA: 1, ECDSA: 2, EDDSA: 2}
 """How many numbers a signature of each algorithm has."""
 
+SUBKEY_BINDING: Final = 0x18
+"""The one kind of signature that may hold another."""
+
 CREATED: Final = 2
 EXPIRES: Final = 3
 KEY_EXPIRES: Final = 9
 ISSUER: Final = 16
+NOTATION: Final = 20
+PRIMARY_NAME: Final = 25
 KEY_FLAGS: Final = 27
 EMBEDDED: Final = 32
 ISSUER_FINGERPRINT: Final = 33
 
-PREFERENCES: Final = (11, 21, 22, 23, 25, 29, 30)
+FORMS: Final = {
+    CREATED: re.compile(rb".{4}", re.S),
+    EXPIRES: re.compile(rb".{4}", re.S),
+    4: re.compile(rb"[\0\1]"),  # is it exportable
+    5: re.compile(rb"..", re.S),  # trust
+    6: re.compile(rb"[^\0]*\0"),  # in names of this form
+    7: re.compile(rb"[\0\1]"),  # is it revocable
+    KEY_EXPIRES: re.compile(rb".{4}", re.S),
+    12: re.compile(rb"[\x80-\xff].{21}", re.S),  # who may revoke
+    ISSUER: re.compile(rb".{8}", re.S),
+    PRIMARY_NAME: re.compile(rb"[\0\1]"),
+    29: re.compile(rb".+", re.S),  # why it was revoked
+    31: re.compile(rb".{2,}", re.S),  # what is signed
+    ISSUER_FINGERPRINT: re.compile(rb"\x04.{20}", re.S),
+    35: re.compile(rb"\x04.{20}", re.S),  # for whom
+    37: re.compile(rb""),  # whose certifications are welcome
+    38: re.compile(rb"(?!)"),  # a whole key: never
+    39: re.compile(rb"(?:..)*", re.S),  # preferences
+}
+"""Subpackets that are not just any bytes. One of another form makes gpg and Sequoia differ, or ends gpgv."""
+
+PREFERENCES: Final = (11, 21, 22, PRIMARY_NAME, 29, 30)
 """Subpackets that change nothing here: what a key prefers, which name is the first, why one was revoked."""
 
 UNDERSTOOD: Final = {
@@ -71,44 +108,8 @@ UNDERSTOOD: Final = {
 }
 """Subpackets that may be critical."""
 
-
-# --- armour ------------------------------------------------------------------------------------------------
-
-_ARMOUR: Final = re.compile(
-    r"-----BEGIN PGP (?P<kind>MESSAGE|PUBLIC KEY BLOCK)-----[ \t]*\r?\n"
-    r"(?:[A-Za-z]+: [^\r\n]*\r?\n)*"
-    r"[ \t]*\r?\n"
-    r"(?P<body>(?:[A-Za-z0-9+/]+={0,2}\r?\n)+)"
-    r"(?:=[A-Za-z0-9+/]{4}\r?\n)?"
-    r"-----END PGP (?P=kind)-----\s*"
-)
-
-
-def dearmour(text: str, kind: str) -> bytes:
-    """The bytes of exactly one armoured block, with nothing around it but white space behind it.
-
-    The checksum is not looked at (RFC 9580, 6.1: it "MUST NOT" be relied on): the signature is the check.
-
-    Args:
-        text: as it came.
-        kind: `MESSAGE` or `PUBLIC KEY BLOCK`.
-
-    Raises:
-        Untrusted: it is anything else: clearsigned, detached, two of them, a private key, no armour at all.
-    """
-    match = _ARMOUR.fullmatch(text)
-    if match is None or match["kind"] != kind:
-        raise Untrusted("armour")
-    try:
-        return binascii.a2b_base64("".join(match["body"].split()), strict_mode=True)
-    except binascii.Error:
-        raise Untrusted("base64") from None
-
-
-def armour(data: bytes, kind: str) -> str:
-    text = base64.b64encode(data).decode("ascii")
-    lines = [text[start : start + 64] for start in range(0, len(text), 64)]
-    return "\n".join([f"-----BEGIN PGP {kind}-----", "", *lines, f"-----END PGP {kind}-----", ""])
+END_OF_TIME: Final = 1 << 32
+"""Where OpenPGP's seconds end, in 2106. What lasts longer has expired for gpg, and has not for Sequoia."""
 
 
 # --- packets -----------------------------------------------------------------------------------------------
@@ -211,6 +212,16 @@ class Subpacket:
         size = len(self.value) + 1
         return b"\xff" + size.to_bytes(4, "big") + bytes((self.kind | self.is_critical << 7,)) + self.value
 
+    def is_well_formed(self, signature_kind: int) -> bool:
+        if self.kind == NOTATION:
+            sizes = self.value[4:6], self.value[6:8]
+            name, value = (int.from_bytes(each, "big") for each in sizes)
+            return name > 0 and len(self.value) == 8 + name + value
+        if self.kind == EMBEDDED:
+            return signature_kind == SUBKEY_BINDING
+        form = FORMS.get(self.kind)
+        return form is None or form.fullmatch(self.value) is not None
+
 
 @dataclass(frozen=True, slots=True)
 class Signature:
@@ -238,13 +249,14 @@ class Signature:
     left: bytes
     values: bytes
 
-    @property
-    def is_strong(self) -> bool:
-        return self.hash in HASHES
+    def is_strong(self, scheme: Scheme) -> bool:
+        """Is its hash sound, and long enough for the key's curve?"""
+        return DIGEST_BITS.get(self.hash, 0) >= scheme.digest_bits
 
-    def is_by(self, key: Key) -> bool:
-        """Does it name this key, and no other?"""
-        return bool(self.issuers) and self.issuers <= {key.id, key.fingerprint}
+    def is_by(self, *keys: Key) -> bool:
+        """Does it name one of these keys, and no other?"""
+        names = {name for key in keys for name in (key.id, key.fingerprint)}
+        return bool(self.issuers) and self.issuers <= names
 
     def values_of(self, kind: int) -> list[bytes]:
         """What its hashed subpackets of one kind say."""
@@ -260,7 +272,18 @@ class Signature:
             raise Untrusted("signature algorithm")
         if any(each.is_critical and each.kind not in UNDERSTOOD for each in self.hashed):
             raise Untrusted("critical subpacket")
+        if not all(each.is_well_formed(self.kind) for each in self.hashed):
+            raise Untrusted("subpacket form")
         self._numbers()
+
+    def check_end(self, kind: int, since: int, now: float, reason: str) -> None:
+        """Raise what has ended, by its subpackets of one kind: seconds after `since`, 0 for never."""
+        for value in self.values_of(kind):
+            end = since + int.from_bytes(value, "big")
+            if end >= END_OF_TIME:
+                raise Untrusted("validity past 2106")
+            if since < end <= now:
+                raise Untrusted(reason)
 
     def fits(self, signed: bytes) -> bool:
         """Does the digest of these bytes start as it says?
@@ -364,23 +387,26 @@ def _hashed(body: bytes) -> bytes:
     return b"\x99" + len(body).to_bytes(2, "big") + body
 
 
-def algorithm_of(key: Key) -> int:
-    """The algorithm of a key that may sign.
+def scheme_of(key: Key) -> Scheme:
+    """How a key signs.
 
     Raises:
-        Untrusted: it is none that all four programs know, or it is too weak.
+        Untrusted: in no way that all four programs know, or it is too weak.
     """
     reader = Reader(key.packet.body[5:])
     algorithm = reader.number(1)
     if algorithm == RSA:
+        scheme = Scheme(RSA, 256)
         modulus, exponent = reader.mpi(), reader.mpi()
         # A huge exponent would make one verification last for seconds.
         if int.from_bytes(modulus[:2], "big") not in RSA_BITS or len(exponent) > 6:
             raise Untrusted("key size")
-    elif CURVES.get(reader.take(reader.number(1))) == algorithm:
-        reader.mpi()
     else:
-        raise Untrusted("key algorithm")
+        found = CURVES.get(reader.take(reader.number(1))) if algorithm in (ECDSA, EDDSA) else None
+        if found is None or found.algorithm != algorithm:
+            raise Untrusted("key algorithm")
+        scheme = found
+        reader.mpi()
     if reader:
         raise Untrusted("key packet")
-    return algorithm
+    return scheme

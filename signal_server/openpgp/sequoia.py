@@ -6,13 +6,18 @@
 from __future__ import annotations
 
 import os
+from typing import Final
 
 import pysequoia
 from pysequoia.packet import PacketPile, Tag
 
 from ..errors import ConfigurationError, Unavailable, Untrusted
-from .certificate import split_certificates
+from .certificate import has_name, split_certificates
 from .keyring import Engine, Signed
+from .packets import PUBLIC_SUBKEY, SIGNATURE, Packet, read_packets
+
+MARK: Final = Packet(PUBLIC_SUBKEY, bytes.fromhex("04000000011609 2b06010401da470f01 010740") + bytes(32))
+"""A subkey that nobody bound. Sequoia writes signatures that do not hold behind the last subkey."""
 
 
 class SequoiaEngine(Engine):
@@ -65,14 +70,13 @@ class SequoiaEngine(Engine):
         merged: dict[str, pysequoia.Cert] = {}
         for each in split_certificates(keys):
             try:
-                found = pysequoia.Cert.from_bytes(each)
-                if not found.user_ids:
-                    continue
+                found = pysequoia.Cert.from_bytes(each + bytes(MARK))
+                known = merged.get(found.fingerprint)
+                merged[found.fingerprint] = known.merge(found) if known else found
             except Exception:  # noqa: BLE001
                 continue
-            known = merged.get(found.fingerprint)
-            merged[found.fingerprint] = known.merge(found) if known else found
-        return b"".join(map(bytes, merged.values()))
+        tidied = [_before_mark(bytes(each)) for each in merged.values()]
+        return b"".join(each for each in tidied if has_name(each))
 
     def sign(self, text: str) -> str:
         if self._signer is None:
@@ -84,3 +88,12 @@ class SequoiaEngine(Engine):
 
     def close(self) -> None:
         pass
+
+
+def _before_mark(certificate: bytes) -> bytes:
+    """A certificate without the mark and the signatures behind it."""
+    kept, is_marked = b"", False
+    for packet in read_packets(certificate):
+        is_marked = packet == MARK or (is_marked and packet.tag == SIGNATURE)
+        kept += b"" if is_marked else bytes(packet)
+    return kept

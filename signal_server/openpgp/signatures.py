@@ -30,7 +30,9 @@ from ..messages import (
     Reply,
     Request,
     Sealed,
+    digest_of,
     json_object,
+    pool_of,
 )
 from .keyring import Keyring, Signed
 
@@ -111,7 +113,14 @@ def agree(asked: Request, namespace: Signed, signal: Signed, *, now_ms: int) -> 
         raise Untrusted("not of now")
     if not -WINDOW_SECONDS <= now - namespace.signed_at <= NAMESPACE_SECONDS:
         raise Untrusted("namespace not of now")
-    agreed = Admitted(asked, statement.signal, name or None, signal.fingerprint)
+    assert asked.sealed is not None
+    agreed = Admitted(
+        asked,
+        pool_of(name or None, signed=True),
+        asked.sealed.payload(),
+        digest_of(statement.signal) if asked.nonce is not None else b"",
+        signal.fingerprint,
+    )
     return agreed, statement.time_ms + WINDOW_SECONDS * 1000 - now_ms
 
 

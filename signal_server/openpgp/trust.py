@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import logging
 import re
+import time
 from pathlib import Path
 from typing import Final
 
 from ..errors import ConfigurationError, Unavailable, Untrusted
+from .armour import PRIVATE_KEY_BLOCK, PUBLIC_KEY_BLOCK, armour, dearmour
 from .certificate import Certificate, read_certificate, split_certificates
 from .keyring import Engine, Keyring
-from .packets import dearmour
+from .packets import END_OF_TIME
 
 log = logging.getLogger(__name__)
 
 PUBLIC_BLOCK: Final = re.compile(
     r"-----BEGIN PGP PUBLIC KEY BLOCK-----.*?-----END PGP PUBLIC KEY BLOCK-----", re.S
+)
+PRIVATE_BLOCK: Final = re.compile(
+    r"-----BEGIN PGP PRIVATE KEY BLOCK-----.*?-----END PGP PRIVATE KEY BLOCK-----", re.S
 )
 PRIVATE: Final = "-----BEGIN PGP PRIVATE KEY BLOCK-----"
 
@@ -58,21 +63,27 @@ def load_trusted(engine: Engine, setting: str) -> dict[str, Certificate]:
     Raises:
         ConfigurationError: something there is no key, or is none that can be used.
     """
-    found = {
-        certificate.fingerprint: (source, certificate)
-        for source, text in _sources(setting)
-        for certificate in read_keys(source, text)
-    }
+    found = [(source, each) for source, text in _sources(setting) for each in read_keys(source, text)]
     if not found:
         log.warning("SPACERIFT_TRUSTED_KEYS holds no key: nobody is let in")
         return {}
-    data = b"".join(certificate.whole for _, certificate in found.values())
+    # One key may lie in two files, the second with its revocation: the engine makes one of both.
+    data = b"".join(certificate.whole for _, certificate in found)
     tidied = [read_certificate(each) for each in split_certificates(engine.tidy(data))]
     trusted = {each.fingerprint: each for each in tidied}
-    for fingerprint, (source, _) in found.items():
-        if fingerprint not in trusted:
-            raise ConfigurationError(f"{source}: the key {fingerprint} is not signed by itself")
+    for source, certificate in found:
+        if certificate.fingerprint not in trusted:
+            raise ConfigurationError(f"{source}: the key {certificate.fingerprint} {_fault(certificate)}")
     return trusted
+
+
+def _fault(certificate: Certificate) -> str:
+    """Why a key is none of those that an engine found to be signed by themselves."""
+    try:
+        certificate.cut(certificate.primary, signed_at=END_OF_TIME, now=time.time())
+    except Untrusted as error:
+        return f"cannot be used: {error.reason}"
+    return "is not signed by itself"
 
 
 def _engine(openpgp: str, private_key: str | None, passphrase: str | None) -> Engine:
@@ -100,12 +111,21 @@ def _check_own_key(engine: Engine) -> None:
 
 
 def _private_text(setting: str) -> str:
-    if "-----BEGIN" in setting:
-        return _lines(setting)
+    """The armoured private key of the setting, in the form that every engine reads."""
+    name = "SPACERIFT_PRIVATE_KEY"
     try:
-        return Path(setting).read_text("ascii")
+        text = _lines(setting) if "-----BEGIN" in setting else Path(setting).read_text("latin-1")
     except (OSError, ValueError) as error:
-        raise ConfigurationError(f"SPACERIFT_PRIVATE_KEY: cannot read it: {_reason(error)}") from None
+        raise ConfigurationError(f"{name}: cannot read it: {_reason(error)}") from None
+    found = PRIVATE_BLOCK.findall(text)
+    if len(found) != 1:
+        raise ConfigurationError(
+            f"{name}: one armoured OpenPGP private key is needed, and there are {len(found)}"
+        )
+    try:
+        return armour(dearmour(found[0], PRIVATE_KEY_BLOCK), PRIVATE_KEY_BLOCK)
+    except Untrusted as error:
+        raise ConfigurationError(f"{name}: not a key that can be used: {error.reason}") from None
 
 
 def _sources(setting: str) -> list[tuple[str, str]]:
@@ -132,7 +152,7 @@ def read_keys(source: str, text: str) -> list[Certificate]:
         return [
             read_certificate(each)
             for block in PUBLIC_BLOCK.findall(text)
-            for each in split_certificates(dearmour(block, "PUBLIC KEY BLOCK"))
+            for each in split_certificates(dearmour(block, PUBLIC_KEY_BLOCK))
         ] or _no_key(source)
     except Untrusted as error:
         raise ConfigurationError(f"{source}: not a key that can be used: {error.reason}") from None

@@ -33,6 +33,8 @@ const BACKOFF_MOST = 15_000; // … up to this; a person may be looking on
 const RESUME = 60_000;
 const LOST_AFTER = 3000; // without a way to the other side; until then it often comes back by itself
 const RESUME_HOLD = 5000; // a request that waits over a broken path would not notice that there is a new one
+const LISTEN_EVERY = 2000;
+const SILENT_AFTER = 8000; // browsers ask each other every 5 s at the latest whether they are there
 const GOODBYE_WITHIN = 1000;
 const NAMESPACE_FRESH = 50 * 60_000; // the server takes a SIGNED_NAMESPACE for an hour; clocks differ
 const SERVER_CLOCK = 60_000;
@@ -731,6 +733,7 @@ class AnyEnd {
   /** @type {() => void} */ open = () => {};
   /** @type {() => void} */ over = () => {};
   hasFailed = false; // its path does not come back
+  isSilent = false; // nothing comes from the other side, be it that the browser has not noticed
   /** Called when the path to the other side is lost, and when it is there again. */
   onlost = () => {};
   onback = () => {};
@@ -790,9 +793,15 @@ class AnyEnd {
     };
     peer.addEventListener("connectionstatechange", look);
     wakeUps.add(wake);
+    const stop = listenFor(peer, isSilent => {
+      this.isSilent = isSilent;
+      if (isSilent) this.onlost();
+      else this.onback();
+    });
     this.closed.then(() => {
       clearTimeout(timer);
       wakeUps.delete(wake);
+      stop();
     });
   }
 }
@@ -801,7 +810,7 @@ class AnyEnd {
 class NativeEnd extends AnyEnd {
   /** @type {RTCDataChannel | undefined} */ channel;
   #wasOpen = false;
-  #isClosed = false;
+  #isEnding = false; // by us
 
   /** @param {Setup} setup @param {boolean} initiator */
   constructor(setup, initiator) {
@@ -809,7 +818,7 @@ class NativeEnd extends AnyEnd {
     /** @type {RTCPeerConnection} */
     this.peer = new setup.Connection(setup.config);
     this.peer.addEventListener("connectionstatechange", () => {
-      if (!this.#wasOpen && ["failed", "closed"].includes(this.peer.connectionState)) this.close();
+      if (!this.#wasOpen && ["failed", "closed"].includes(this.peer.connectionState)) this.over();
     });
     this.peer.addEventListener("track", ({ streams }) => {
       this.streams.push(...streams.filter(stream => !this.streams.includes(stream)));
@@ -823,7 +832,7 @@ class NativeEnd extends AnyEnd {
   }
 
   get isConnected() {
-    return this.isOpen && this.peer.connectionState === "connected";
+    return this.isOpen && !this.isSilent && this.peer.connectionState === "connected";
   }
 
   /** @param {Signal} [offer] @returns {Promise<Signal>} our offer, or our answer to theirs */
@@ -839,7 +848,7 @@ class NativeEnd extends AnyEnd {
       await within(setup.gather, setup.signal, all, () => {});
       return described(peer) ?? { type: offer ? "answer" : "offer", sdp: made.sdp ?? "" };
     } catch (error) {
-      throw (!this.#isClosed && closedByBrowser(error, peer)) || error;
+      throw (this.#isEnding ? undefined : closedByBrowser(error)) ?? error;
     }
   }
 
@@ -855,8 +864,8 @@ class NativeEnd extends AnyEnd {
 
   /** Says goodbye: the channel is closed first, so that the other side knows that it is not the path that broke. */
   close() {
-    if (this.#isClosed) return;
-    this.#isClosed = true;
+    if (this.#isEnding) return;
+    this.#isEnding = true;
     const { channel, peer } = this;
     const isHeard = this.isOpen && !isUnloading;
     channel?.close();
@@ -874,8 +883,11 @@ class NativeEnd extends AnyEnd {
     this.channel = channel;
     this.release = holdMessages(channel);
     channel.addEventListener("open", () => this.#opened());
-    // Firefox closes all when the network goes.
-    channel.addEventListener("close", () => (isOnline() ? this.close() : this.fail()));
+    channel.addEventListener("close", () => {
+      // Firefox closes it, too, when the path has failed or the network goes.
+      if (this.peer.connectionState === "failed" || !isOnline()) this.fail();
+      else this.close();
+    });
     if (channel.readyState === "open") this.#opened();
   }
 
@@ -914,7 +926,7 @@ class SimplePeerEnd extends AnyEnd {
   }
 
   get isConnected() {
-    return this.isOpen && this.peer._pc?.connectionState === "connected";
+    return this.isOpen && !this.isSilent && this.peer._pc?.connectionState === "connected";
   }
 
   /** @param {Signal} [offer] @returns {Promise<Signal>} */
@@ -974,6 +986,7 @@ export class Link extends Target {
   /** @type {Search} */ #search;
   /** @type {Former} */ #former;
   /** @type {AbortController | undefined} of the search for the other side */ #resuming;
+  #isOpening = false; // a new link, of which the other side may be sure already
   #isOver = false;
   /** @type {() => void} */ #over = () => {};
 
@@ -1018,7 +1031,7 @@ export class Link extends Target {
     this.streams = end.streams;
     setTimeout(() => end.release()); // by then, the page has had its turn
     end.onlost = () => void this.#resume(end);
-    end.closed.then(() => end === this.#end && this.close());
+    end.closed.then(() => end === this.#end && !this.#isOpening && this.close());
   }
 
   /**
@@ -1037,18 +1050,19 @@ export class Link extends Target {
     const resuming = (this.#resuming = new AbortController());
     this.#search.state("interrupted");
     const timer = setTimeout(() => resuming.abort(), most);
-    let isOpening = false; // then the other side counts on it
-    old.onback = () => isOpening || resuming.abort();
+    const look = () => !this.#isOpening && old.isConnected && resuming.abort();
     const onstate = (/** @type {State} */ state) => {
-      isOpening = state === "connecting";
-      if (!isOpening && old.isConnected) resuming.abort();
+      this.#isOpening = state === "answering" || state === "connecting";
+      look();
     };
+    old.onback = look;
     const asked = { rematch: true, retry: true, fingerprint: randomText, signal: resuming.signal, onstate };
     const options = { ...this.#search.options, ...asked, namespace: room };
     const search = new Search(this.#search.url, options, { former: this.#former });
     const meeting = await search.run().catch(() => null);
     clearTimeout(timer);
     this.#resuming = undefined;
+    this.#isOpening = false;
     if (this.#isOver || (!meeting && !old.isConnected)) {
       meeting?.end.close();
       return this.close();
@@ -1187,7 +1201,7 @@ function knownIceServers(url, fetch) {
 /** @param {URL} url @param {string} address @param {typeof globalThis.fetch} fetch @returns {Promise<RTCIceServer[]>} */
 async function askIceServers(url, address, fetch) {
   const never = new AbortController().signal;
-  for (const until = Date.now() + ICE_AGAIN_WITHIN; ; ) {
+  for (let waited = 0; ; ) {
     const ended = new AbortController();
     const asked = timed(url, fetch(address, { ...ANONYMOUS, signal: ended.signal })).then(readJson);
     const { status, reply } = await within(ICE_WITHIN, never, asked, () => {
@@ -1200,7 +1214,8 @@ async function askIceServers(url, address, fetch) {
     }
     // Sixty who come at once, from behind one address, are more than its limit.
     const ms = seconds(reply.RETRY_AFTER, BACKOFF) + Math.random() * BACKOFF;
-    if (![297, 429, 503].includes(status) || Date.now() + ms > until) throw refusal(status, reply);
+    waited += ms;
+    if (![297, 429, 503].includes(status) || waited > ICE_AGAIN_WITHIN) throw refusal(status, reply);
     await delay(ms, never);
   }
 }
@@ -1245,6 +1260,41 @@ function gathered(peer, { iceServers = [] }) {
     });
     look();
   });
+}
+
+/**
+ * Tells when nothing comes from the other side any more, and when something does again. Firefox notices only after
+ * half a minute that its network card has gone.
+ *
+ * @param {RTCPeerConnection} peer
+ * @param {(isSilent: boolean) => void} told
+ * @returns {() => void} stops it
+ */
+function listenFor(peer, told) {
+  let heardSoFar = 0;
+  let heardAt = Date.now();
+  let asked = 0; // since then; a tab that sleeps does not ask
+  let isSilent = false;
+  const timer = setInterval(async () => {
+    const count = await receivedBy(peer).catch(() => 0);
+    if (count === 0) return; // there are no such counts
+    asked = count === heardSoFar ? asked + 1 : 0;
+    if (asked === 0) heardAt = Date.now();
+    heardSoFar = count;
+    const wasSilent = isSilent;
+    isSilent = asked > 2 && Date.now() - heardAt >= SILENT_AFTER;
+    if (isSilent !== wasSilent) told(isSilent);
+  }, LISTEN_EVERY);
+  return () => clearInterval(timer);
+}
+
+/** @param {RTCPeerConnection} peer @returns {Promise<number>} bytes, and replies to the browser's own questions */
+async function receivedBy(peer) {
+  let count = 0;
+  (await peer.getStats()).forEach(({ type, responsesReceived, bytesReceived = 0 }) => {
+    if (type === "candidate-pair" && responsesReceived) count += responsesReceived + bytesReceived;
+  });
+  return count;
 }
 
 /** @param {RTCPeerConnection} peer @returns {Signal | undefined} with what it has gathered */
@@ -1519,10 +1569,9 @@ function networkError(cause, { isHeard = true, retryAfter } = {}) {
  * Firefox closes every connection when the network goes, and makes no new one before it is back.
  *
  * @param {any} error
- * @param {RTCPeerConnection} [peer]
  */
-function closedByBrowser(error, peer) {
-  if (error?.name !== "InvalidStateError" || (peer && peer.signalingState !== "closed")) return undefined;
+function closedByBrowser(error) {
+  if (error?.name !== "InvalidStateError") return undefined;
   return new SpaceriftError("NETWORK", "The browser has closed the connection: there is no network.", { cause: error });
 }
 

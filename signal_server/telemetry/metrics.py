@@ -39,7 +39,7 @@ PUBLISH_SECONDS: Final = 1.0
 GAUGES: Final = {
     "waiting": ("waiting", "Requests that wait for a peer"),
     "offered": ("offered", "Requests whose offer is out with a peer that is to answer it"),
-    "pools": ("pools", "Pools with anything in them"),
+    "pools": ("pools", "Pools in which a request waits or is offered"),
     "pairs": ("pairs_remembered", "Pairs that are not matched again for a while"),
 }
 """By the store's name for it: ours, and what it means."""
@@ -48,6 +48,8 @@ TOTALS: Final = {
     "pairs": "Answers that were delivered",
     "answers_lost": "Answers whose receiver had left",
     "ghosts": "Offers handed to a peer that had left, and taken back",
+    "unnamed_requests": "Requests with fewer addresses in X-Forwarded-For than proxies are trusted",
+    "hours_without_hang_ups": "Hours in which many waited in vain and no client was seen to leave",
 }
 
 Statistics = Callable[[], dict[str, int]]
@@ -65,13 +67,13 @@ class Metrics:
         self.refusals: Counter[str] = Counter()
         self.totals: Counter[str] = Counter()
         # By labels: how many fell into each bucket, in one above all of them, and the sum of seconds.
-        self._requests: dict[str, list[float]] = {}
-        self._openpgp: dict[str, list[float]] = {}
+        self._requests: dict[tuple[str, ...], list[float]] = {}
+        self._openpgp: dict[tuple[str, ...], list[float]] = {}
         self._published = 0.0
 
     def request(self, reply: str, status: str, seconds: float) -> None:
         """Count a request by how it ended, and the time it took."""
-        _observe(self._requests, f"{reply} {status}", REQUEST_BUCKETS, seconds)
+        _observe(self._requests, (reply, status), REQUEST_BUCKETS, seconds)
 
     def openpgp(self, operation: str) -> AbstractContextManager[None]:
         """Take the time of a signature that is made or verified."""
@@ -83,7 +85,7 @@ class Metrics:
         try:
             yield
         finally:
-            _observe(self._openpgp, operation, OPENPGP_BUCKETS, time.perf_counter() - started)
+            _observe(self._openpgp, (operation,), OPENPGP_BUCKETS, time.perf_counter() - started)
 
     def limit_hit(self, limit: str) -> None:
         """Count a request that a limit refused."""
@@ -113,8 +115,8 @@ class Metrics:
     def counts(self) -> dict[str, dict[str, Any]]:
         """All counts, by the name of their metric."""
         return {
-            "requests": self._requests,
-            "openpgp": self._openpgp,
+            "requests": {" ".join(labels): row for labels, row in self._requests.items()},
+            "openpgp": {" ".join(labels): row for labels, row in self._openpgp.items()},
             "refusals": self.refusals,
             "totals": self.totals,
         }
@@ -137,7 +139,10 @@ def exposition(metrics: Metrics, statistics: Statistics) -> bytes:
 
 
 def _observe(
-    histogram: dict[str, list[float]], labels: str, buckets: tuple[float, ...], value: float
+    histogram: dict[tuple[str, ...], list[float]],
+    labels: tuple[str, ...],
+    buckets: tuple[float, ...],
+    value: float,
 ) -> None:
     row = histogram.get(labels)
     if row is None:

@@ -47,7 +47,7 @@ _poll: Any = get_original("select", "poll")
 
 
 class RequestLog:
-    """Opens an entry for each request.
+    """Names, counts and tells each request.
 
     Args:
         metrics: counts.
@@ -66,16 +66,11 @@ class RequestLog:
         self._gathered: list[str] | None = None
         self._dropped = 0
 
-    def open(self, given_id: str | None = None, received: float | None = None) -> Entry:
-        """Open the entry of a request.
-
-        Args:
-            given_id: its `X-Request-Id`.
-            received: when it came in, by the monotonic clock; now by default.
-        """
+    def id(self, given_id: str) -> str:
+        """The name of a request: its `X-Request-Id`, if it is a good one of a proxy that we trust."""
         if given_id and self._trusts_ids and _is_good(given_id):
-            return Entry(self, given_id, received)
-        return Entry(self, f"{self._prefix}-{next(self._numbers):x}", received)
+            return given_id
+        return f"{self._prefix}-{next(self._numbers):x}"
 
     def to_terminal(self) -> None:
         """Let this package's log go to the terminal, unless somebody has set up logging already."""
@@ -147,10 +142,10 @@ class Entry:
 
     __slots__ = ("_log", "asks", "id", "received")
 
-    def __init__(self, log: RequestLog, id: str, received: float | None = None) -> None:
+    def __init__(self, log: RequestLog, given_id: str, received: float) -> None:
         self._log = log
-        self.id = id
-        self.received = time.monotonic() if received is None else received
+        self.id = log.id(given_id)
+        self.received = received
         self.asks = "-"
 
     def asked(self, request: Request) -> None:

@@ -29,7 +29,7 @@ const tab = {
     tab.abort.abort();
     for (const link of tab.links) link.close();
     Object.assign(tab, { abort: new AbortController(), meeting: null, links: [], link: null });
-    Object.assign(tab, { states: [], pauses: [], heard: [] });
+    Object.assign(tab, { states: [], pauses: [], losses: [], heard: [] });
     return setTimeout.toString().includes("[native code]");
   },
 
@@ -39,13 +39,20 @@ const tab = {
     tab.meeting.catch(() => {});
   },
 
-  async search(kind, options) {
-    const { states, pauses } = tab; // a state that comes after a reset is not the next test's
+  /** The same at another server. */
+  meetAt(url, options) {
+    tab.meeting = tab.search("native", options, url);
+    tab.meeting.catch(() => {});
+  },
+
+  async search(kind, options, url = server) {
+    const { states, pauses, losses } = tab; // a state that comes after a reset is not the next test's
     const onstate = (state, why) => {
       states.push(state);
+      if (why?.type === "LINK_LOST") losses.push({ ...why, message: why.message, hint: why.hint ?? null });
       if (state === "paused") pauses.push({ type: why.type, status: why.status, retryAfter: why.retryAfter });
     };
-    const link = await spacerift.connect(server, { Peer: PEERS[kind], signal: tab.abort.signal, onstate, ...options });
+    const link = await spacerift.connect(url, { Peer: PEERS[kind], signal: tab.abort.signal, onstate, ...options });
     tab.link = link;
     tab.links.push(link);
     if (link.channel) link.channel.onmessage = ({ data }) => tab.heard.push(data);

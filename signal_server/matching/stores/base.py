@@ -119,8 +119,9 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def take_name(self, name: str, leaver: bytes, ticket: str) -> Name:
-        """Let a `leave` of this name by this leaver end the request of this ticket, until `drop_name`."""
+    def take_name(self, name: str, leaver: bytes, ticket: str, pool: str) -> Name:
+        """Let a `leave` of this name by this leaver end the request of this ticket in this pool, until
+        `drop_name`."""
 
     @abstractmethod
     def drop_name(self, name: str) -> None:

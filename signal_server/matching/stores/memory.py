@@ -72,15 +72,18 @@ class MemoryStore(Store):
         with self._lock:
             now_ms, expired = self._expire()
             if arrival.name and self._has_left(arrival.name, arrival.leaver):
-                return Outcome([*expired, Delivery(arrival.ticket, Reply(NO_PEER))])
-            decided = self._rules.connect(arrival, may_wait=may_wait, nonces=self._nonces, now_ms=now_ms)
-            return Outcome(expired + decided)
+                decided = [Delivery(arrival.ticket, Reply(NO_PEER))]
+            else:
+                decided = self._rules.connect(arrival, may_wait=may_wait, nonces=self._nonces, now_ms=now_ms)
+            return Outcome(expired + decided if expired else decided)
 
     def answer(self, arrival: Arrival, nonce: str) -> Outcome:
         with self._lock:
             now_ms, expired = self._expire()
             decided = self._rules.answer(arrival, nonce, nonces=self._nonces, now_ms=now_ms)
-            return Outcome(expired + (decided or []), decided is not None)
+            if decided is None:
+                return Outcome(expired, False)
+            return Outcome(expired + decided if expired else decided)
 
     def bounce(self, arrival: Arrival, nonce: str, *, may_wait: bool) -> Outcome:
         with self._lock:
@@ -104,14 +107,15 @@ class MemoryStore(Store):
         with self._lock:
             now_ms, expired = self._expire()
             settled = self._rules.settle(nonce, written=written, nonces=self._nonces, now_ms=now_ms)
-            return Outcome(expired + settled.deliveries, True, settled.responder)
+            deliveries = expired + settled.deliveries if expired else settled.deliveries
+            return Outcome(deliveries, True, settled.responder)
 
     def withdraw(self, ticket: str, *, unless_offered: bool = False) -> Outcome:
         with self._lock:
             _, expired = self._expire()
             return Outcome(expired, self._rules.withdraw(ticket, unless_offered=unless_offered))
 
-    def take_name(self, name: str, leaver: bytes, ticket: str) -> Name:
+    def take_name(self, name: str, leaver: bytes, ticket: str, pool: str) -> Name:
         with self._lock:
             if self._has_left(name, leaver):
                 return Name.LEFT
@@ -166,7 +170,9 @@ class MemoryStore(Store):
         if now_ms >= self._next_sweep_ms:
             self._next_sweep_ms = now_ms + self._sweep_ms
             self._rules.sweep(now_ms=now_ms)
-        return now_ms, self._rules.expire(nonces=self._nonces, now_ms=now_ms)
+        if self._rules.is_due(now_ms):
+            return now_ms, self._rules.expire(nonces=self._nonces, now_ms=now_ms)
+        return now_ms, []
 
     def _has_left(self, name: str, leaver: bytes) -> bool:
         return self._left.knows(_left_key(name, leaver))

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from contextlib import suppress
-from typing import Any, Final
+from typing import Final
 
 from limits import RateLimitItem
 
 from ...errors import RateLimited, Unavailable
 from ...settings import Settings
 from ..limits import Limits, MemoryLimits
-from .redis import FOLDER
-from .redis_client import Servers, pack
+from .redis_client import Servers
+from .redis_protocol import pack
+from .redis_scripts import PREFIX, Script
 
-PREFIX: Final = "spacerift1:limit:"
+HIT: Final = b"1"
+LOOK: Final = b"0"
+
+Count = tuple[str, bytes, RateLimitItem, bytes]
+"""Of which limit, its key, the rate, and whether it is hit or only looked at."""
 
 
 class RedisLimits(Limits):
@@ -27,48 +31,58 @@ class RedisLimits(Limits):
 
     def __init__(self, servers: Servers, settings: Settings, *, longest_ms: int) -> None:
         self._servers = servers
-        self._settings = settings
+        self._address = settings.address_limit
+        self._request = settings.request_limit
+        self._pair = settings.pair_limit
+        self._held = settings.held_per_address
         self._own = MemoryLimits(settings)
         self._longest_ms = b"%d" % longest_ms
-        self._scripts = {name: (FOLDER / f"{name}.lua").read_bytes() for name in ("count", "hold")}
+        self._hit, self._unhit, self._hold = (Script(servers, name) for name in ("hit", "unhit", "hold"))
 
     def count_address(self, address: bytes) -> None:
-        try:
-            self._hit(self._settings.address_limit, "address", address)
-        except Unavailable:
-            self._own.count_address(address)
+        if self._address is not None:
+            try:
+                self._count(("address", _name("address", address), self._address, HIT))
+            except Unavailable:
+                self._own.count_address(address)
 
     def count_connect(self, peer: bytes) -> None:
-        pair = self._settings.pair_limit
-        try:
-            if pair is not None and int(self._call(b"GET", _name("pair", peer)) or 0) >= pair.amount:
-                raise self._refusal("pair", peer)
-            self._hit(self._settings.request_limit, "request", peer)
-        except Unavailable:
-            self._own.count_connect(peer)
+        counts: list[Count] = []
+        if self._pair is not None:
+            counts.append(("pair", _name("pair", peer), self._pair, LOOK))
+        if self._request is not None:
+            counts.append(("request", _name("request", peer), self._request, HIT))
+        if counts:
+            try:
+                self._count(*counts)
+            except Unavailable:
+                self._own.count_connect(peer)
 
     def uncount_connect(self, peer: bytes) -> None:
-        if self._settings.request_limit is not None:
+        if self._request is not None:
+            name = _name("request", peer)
             with suppress(Unavailable):
-                self._incr(self._settings.request_limit, "request", peer, -1)
+                self._unhit.run(name, b"1", name)
 
     def count_pairing(self, peer: bytes) -> None:
-        self._own.count_pairing(peer)
-        pair, name = self._settings.pair_limit, _name("pair", peer)
-        if pair is None:
+        if self._pair is None:
             return
+        self._own.count_pairing(peer)
+        name, lasts = _name("pair", peer), _ms(self._pair)
         with suppress(Unavailable):
-            if pair.amount == 1:
-                self._servers.send(name, pack(b"DEL", name))  # what is asked of this key next comes after it
-            self._incr(pair, "pair", peer)
+            if self._pair.amount == 1:  # the window is of the last pairing
+                self._servers.send(name, pack(b"SET", name, b"1", b"PX", lasts))
+            else:
+                self._hit.run(name, b"1", name, lasts, b"%d" % 10**9, HIT)
 
     def take_place(self, address: bytes, ticket: str) -> bool:
-        most = self._settings.held_per_address
-        if most is None:
+        if self._held is None:
             return True
         name = _name("held", address)
         try:
-            return bool(self._run("hold", name, self._longest_ms, ticket.encode(), b"%d" % most))
+            return bool(
+                self._hold.run(name, b"1", name, self._longest_ms, ticket.encode(), b"%d" % self._held)
+            )
         except Unavailable:
             return True  # each process keeps to its own count meanwhile
 
@@ -77,26 +91,24 @@ class RedisLimits(Limits):
         with suppress(Unavailable):
             self._servers.send(name, pack(b"ZREM", name, ticket.encode()))
 
-    def _hit(self, rate: RateLimitItem | None, limit: str, key: bytes) -> None:
-        if rate is not None and self._incr(rate, limit, key) > rate.amount:
-            raise self._refusal(limit, key)
+    def _count(self, *counts: Count) -> None:
+        """Count all, or none after the first that is full. Their keys are on one server.
 
-    def _incr(self, rate: RateLimitItem, limit: str, key: bytes, amount: int = 1) -> int:
-        words = b"%d" % round(rate.get_expiry() * 1000), b"%d" % amount
-        return int(self._run("count", _name(limit, key), *words))
-
-    def _refusal(self, limit: str, key: bytes) -> RateLimited:
-        left_ms = int(self._call(b"PTTL", _name(limit, key)))
-        return RateLimited(max(1, math.ceil(left_ms / 1000)), limit)
-
-    def _run(self, script: str, name: bytes, *words: bytes) -> Any:
-        source = self._scripts[script]
-        digest = hashlib.sha1(source, usedforsecurity=False).hexdigest().encode()
-        return self._servers.run(name, source, pack(b"EVALSHA", digest, b"1", name, *words))
-
-    def _call(self, command: bytes, name: bytes) -> Any:
-        return self._servers.call(name, pack(command, name))
+        Raises:
+            RateLimited: one is full.
+        """
+        names = [name for _, name, _, _ in counts]
+        words = [word for _, _, rate, how in counts for word in (_ms(rate), b"%d" % rate.amount, how)]
+        full = self._hit.run(names[0], b"%d" % len(names), *names, *words)
+        if full:
+            number, left_ms = full
+            raise RateLimited(max(1, math.ceil(left_ms / 1000)), counts[number - 1][0])
 
 
 def _name(limit: str, key: bytes) -> bytes:
-    return f"{PREFIX}{limit}:{key.hex()}".encode()
+    """The key of a count. All of one peer are together in a cluster."""
+    return f"{PREFIX}:limit:{{{key.hex()}}}:{limit}".encode()
+
+
+def _ms(rate: RateLimitItem) -> bytes:
+    return b"%d" % round(rate.get_expiry() * 1000)

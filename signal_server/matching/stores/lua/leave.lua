@@ -1,7 +1,13 @@
--- ARGV 12: ticket
-local offer = offer_of(ARGV[12])
-if not offer or not withdraw(ARGV[12]) then
-  return reply('OK', false)
+
+-- The LEAVE of a request. One that is not here may be on its way, and ends when it comes within so many ms.
+function events.leave(ticket, lasts)
+  local offer = offer_of(ticket)
+  if offer then
+    withdraw(ticket)
+    deliver(offer, 'NO_PEER', '', '')
+  else
+    redis.call('ZADD', DUE, NOW + lasts, ticket .. ' l')
+    keep(DUE)
+  end
+  return reply('OK', offer)
 end
-deliver(offer, 'NO_PEER', '', '')
-return reply('OK', true)

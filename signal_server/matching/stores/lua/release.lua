@@ -1,6 +1,8 @@
--- ARGV 12: nonce
-local handover = handover_of(ARGV[12])
-if handover and handover.stage == 'offered' then
-  release(ARGV[12], handover)
+
+function events.release(nonce)
+  local handover = handover_of(nonce)
+  if handover and handover.stage == 'offered' then
+    release(nonce, handover)
+  end
+  return reply('OK', true)
 end
-return reply('OK', true)

@@ -1,3 +1,4 @@
--- ARGV 12: ticket
---      13: '1' to leave it if its offer is out with a responder
-return reply('OK', withdraw(ARGV[12], ARGV[13] == '1'))
+
+function events.withdraw(ticket, unless_offered)
+  return reply('OK', withdraw(ticket, unless_offered == '1'))
+end

@@ -1,4 +1,4 @@
-"""How messages are written and read, where nobody signs and where everybody does."""
+"""How a message becomes the parameters of a request, and a reply a signal: open or signed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
-from .errors import BadSignal, SpaceriftError, untrusted
+from .errors import CLOCK_OFF_SECONDS, BadSignal, SpaceriftError, untrusted
 
 NAMESPACE_SECONDS: Final = 50 * 60
 """How long a SIGNED_NAMESPACE is used. The server takes it for an hour, and clocks differ."""
@@ -32,6 +32,10 @@ class Message:
     signal: str
     nonce: str | None = None
 
+    @property
+    def is_answer(self) -> bool:
+        return self.type == "CONNECT" and self.nonce is not None
+
 
 class Verified(Protocol):
     """What a signed message says, and the primary fingerprint of the key that signed it."""
@@ -43,7 +47,11 @@ class Verified(Protocol):
 
 
 class Signer(Protocol):
-    """A private key and the trust in others', as `signal_server.keyring` has them. All keys are armored."""
+    """A private key and the trust in others', as `signal_server.openpgp.signer` has them. Keys are armored.
+
+    A signer that can sign at another time than its clock's has `set_clock(ahead_ms)`, too: it is told once
+    how far the server's clock is ahead, if that is why a signature was refused.
+    """
 
     @property
     def fingerprint(self) -> str: ...
@@ -53,7 +61,7 @@ class Signer(Protocol):
         """Raise what does not hold; `pinned`: with exactly this key, whomever else we trust."""
 
 
-class Pool(Protocol):
+class Codec(Protocol):
     async def write(self, message: Message) -> dict[str, str]:
         """The parameters of a request."""
 
@@ -63,8 +71,11 @@ class Pool(Protocol):
     async def read(self, reply: Reply) -> tuple[str, str | None]:
         """The other peer's signal, and its key's fingerprint. Raises BadSignal."""
 
+    def set_clock(self, server_ms: object) -> bool:
+        """Go by the server's clock from now on. True if that may mend a refusal; it does so once."""
 
-class OpenPool:
+
+class OpenCodec:
     def __init__(self, namespace: str) -> None:
         self._namespace = namespace
 
@@ -79,9 +90,12 @@ class OpenPool:
     async def read(self, reply: Reply) -> tuple[str, str | None]:
         return _signal(reply.get("SIGNAL")), None
 
+    def set_clock(self, server_ms: object) -> bool:
+        return False
+
 
 @dataclass(slots=True)
-class SignedPool:
+class SignedCodec:
     namespace: str
     signer: Signer
     server_key: str | None
@@ -90,13 +104,15 @@ class SignedPool:
     _signed_at: float = float("-inf")
     _sent: list[tuple[str, str]] = field(default_factory=list)
     """Signals and what they were signed as: more than once, where an answer was repeated."""
+    _ahead_ms: int = 0
+    """How far the server's clock is ahead of ours, once it has said so."""
 
     async def write(self, message: Message) -> dict[str, str]:
         text = {"TYPE": message.type, "NAMESPACE": self.namespace, "NONCE": message.nonce}
         if message.nonce is None:
             del text["NONCE"]
         # One line of ASCII, the only text that every OpenPGP program leaves as it is.
-        line = json.dumps({**text, "SIGNAL": message.signal, "TIME": _now_ms()})
+        line = json.dumps({**text, "SIGNAL": message.signal, "TIME": self._now_ms()})
         signed = await self.work(self.signer.sign, line)
         self._sent = [each for each in self._sent if each[0] == message.signal] + [(message.signal, signed)]
         return _given(
@@ -122,7 +138,7 @@ class SignedPool:
         _trust(nonce in nonces.get(reply["TYPE"], [nonce]), "the server's reply has another nonce")
         _trust(str(signed.get("SHA256")).lower() in hashes, "the server's reply is about another signal")
         _trust(_same_key(signed.get("TO"), self.signer.fingerprint), "the server's reply is for someone else")
-        _trust(_near(signed.get("TIME"), SERVER_CLOCK_MS), "the server's reply is not of now")
+        _trust(self._near(signed.get("TIME"), SERVER_CLOCK_MS), "the server's reply is not of now")
 
     async def read(self, reply: Reply) -> tuple[str, str | None]:
         try:
@@ -137,7 +153,7 @@ class SignedPool:
         signed = _object(text)
         _trust(_same_key(owner, fingerprint), "two keys signed it")
         _trust(namespace == signed.get("NAMESPACE") == self.namespace, "it is of another namespace")
-        _trust(_near(signed.get("TIME"), PEER_CLOCK_MS), "it is not of now")
+        _trust(self._near(signed.get("TIME"), PEER_CLOCK_MS), "it is not of now")
         # An answer and a bounce name an offer, which one is the server's to know; a first offer names none.
         kind, is_answer = signed.get("TYPE"), reply["TYPE"] == "ANSWER"
         _trust(kind == "CONNECT" or (kind == "BOUNCE" and not is_answer), "it is of another type")
@@ -152,6 +168,25 @@ class SignedPool:
         except Exception as error:  # a signer's own
             raise untrusted("a signature does not hold") from error
         return verified.text, verified.fingerprint
+
+    def set_clock(self, server_ms: object) -> bool:
+        if self._ahead_ms or not isinstance(server_ms, int) or isinstance(server_ms, bool):
+            return False
+        ahead_ms = server_ms - self._now_ms()
+        if abs(ahead_ms) <= CLOCK_OFF_SECONDS * 1000:
+            return False
+        self._ahead_ms = ahead_ms
+        self._signed_at = float("-inf")
+        set_clock = getattr(self.signer, "set_clock", None)
+        if set_clock is not None:
+            set_clock(ahead_ms)
+        return True
+
+    def _now_ms(self) -> int:
+        return time.time_ns() // 1_000_000 + self._ahead_ms
+
+    def _near(self, time_ms: object, most: int) -> bool:
+        return isinstance(time_ms, int | float) and abs(self._now_ms() - time_ms) <= most
 
     async def _namespace(self) -> str:
         if time.monotonic() - self._signed_at > NAMESPACE_SECONDS:
@@ -187,11 +222,3 @@ def _trust(holds: bool, why: str) -> None:
 
 def _same_key(one: object, other: object) -> bool:
     return str(one).lower() == str(other).lower()
-
-
-def _near(time_ms: object, most: int) -> bool:
-    return isinstance(time_ms, int | float) and abs(_now_ms() - time_ms) <= most
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

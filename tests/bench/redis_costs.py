@@ -1,7 +1,7 @@
 """What several workers and Redis cost, for docs/scale-out.md.
 
-    PYTHONPATH=. python tests/bench_redis.py            # some minutes
-    PYTHONPATH=. python tests/bench_redis.py --quick
+    python -m tests.bench.redis_costs            # some minutes
+    python -m tests.bench.redis_costs --quick
 
 Pairs a second of 1, 2 and 3 workers in turns within one run, beside one worker on its own store; what of the
 CPU is the workers' and what is Redis'; and the memory that Redis needs for a waiting peer and for a pair.
@@ -18,13 +18,14 @@ import time
 from contextlib import ExitStack
 from random import Random
 
-from bench import CLIENTS, HIGH, SIGNAL, Client, cpu_seconds, form, machine, pair
 from live import Server
 from redis_server import RedisServer
 from signal_server.matching.rules import Times
 from signal_server.matching.stores.redis import RedisStore
 from signal_server.matching.stores.redis_client import Servers
 from signal_server.messages import Arrival
+
+from .client import CLIENTS, HIGH, SIGNAL, Client, cpu_seconds, form, machine, pair
 
 TIMES = Times(request=60_000, answer=60_000, write=60_000, pair_memory=3_600_000)
 
@@ -124,7 +125,7 @@ def memory(count: int) -> dict[str, float]:
             store.settle(told.reply.nonce, written=True)
         cpu = (cpu_seconds(redis.process.pid) - cpu) / count
         redis.call(
-            "DEL", "spacerift1:{0}:handovers", "spacerift1:{0}:due"
+            "DEL", "spacerift2:{0}:handovers", "spacerift2:{0}:due"
         )  # which go when their time is over
         pairs = (used_memory(redis) - before) / count
     return {

@@ -1,6 +1,6 @@
 """What signatures cost, in one run: for docs/signatures.md.
 
-    PYTHONPATH=. python tests/bench_signed.py
+    python -m tests.bench.signed
 
 The peers sign with Sequoia and Ed25519 keys, which costs them next to nothing; the server verifies with what
 it is told to. Traffic goes to 127.0.0.1 only, and ends by itself.
@@ -18,7 +18,6 @@ from urllib.parse import urlencode
 
 import pysequoia
 
-from bench import CLIENTS, HIGH, SIGNAL, Client, Player, machine, measure, pair
 from crafted import Author, Rsa, armour
 from live import Server
 from signal_server.openpgp.gnupg import GnupgEngine
@@ -26,6 +25,8 @@ from signal_server.openpgp.keyring import Engine, Keyring
 from signal_server.openpgp.message import read_message
 from signal_server.openpgp.sequoia import SequoiaEngine
 from signed_peer import SignedPeer, make_private_key
+
+from .client import CLIENTS, HIGH, SIGNAL, Client, Player, machine, measure, pair
 
 SECONDS = 6.0
 
@@ -70,6 +71,16 @@ async def play(client: Client, peer: SignedPeer, name: str) -> str:
         answer = peer.request(SIGNAL, nonce=told["NONCE"], FINGERPRINT=name)
         told = json.loads(await client.ask(urlencode(answer)))
     return str(told["TYPE"])
+
+
+def rates(seconds: float) -> dict[str, tuple[float, float]]:
+    """Signed pairs a second, and ms of the worker's CPU for one, by engine."""
+    found = {}
+    for engine in ("sequoia", "gnupg"):
+        with Server(limits=True, SIGNATURES="required", OPENPGP=engine, **HIGH) as server:
+            each = measure(server, signed_pair, seconds, 16)
+        found[engine] = each.rate, each.cpu_us / 1000
+    return found
 
 
 def flooded(bad: list[str], per_second: float) -> Player:

@@ -1,0 +1,210 @@
+-- What lies in the keys of one shard, and how an event reads and writes it. `rules.lua` decides.
+--
+-- This text, `rules.lua` and the events make one library of functions; or, where the server has no functions,
+-- this text, `rules.lua` and one event make a script. See redis_scripts.py.
+--
+-- All members of INDEX and MAIL have the score 0, so they stand in the order of their bytes. Their parts are
+-- parted by a blank, which sorts before anything that a part may hold.
+-- Where something is missing that should be there, a server that was short of memory has evicted its key. The
+-- rest then counts as gone.
+--
+-- KEYS  1 EPOCH      string: the life of the Redis server that wrote all this
+--       2 COUNT      string: the last number that was given out
+--       3 LEASES     sorted set: owner, by the time until which it is alive
+--       4 OFFERS     hash: "ticket" -> an offer, "ticket s" -> its signal
+--       5 HANDOVERS  hash: nonce -> a handover
+--       6 DUE        sorted set: "nonce n" and "ticket t", by the time at which it runs out; and "ticket l" of
+--                    one whose LEAVE came before it
+--       7 INDEX      sorted set: "o owner ticket", all offers
+--                                "p pool peer place ticket", those that wait
+--                                "h pool place ticket", the oldest of them of each peer
+--                                "q pool peer place ticket", those that wait and say REMATCH
+--                                "r pool place ticket", the oldest of these of each peer
+--       8 PAIRS      sorted set: "pool peer peer", by twice the time at which it is forgotten, and 1 more if
+--                    one of them bounced the other's offer
+--       9 MAIL       sorted set: "owner number delivery", what an owner has not fetched yet
+-- ARGV  1            what is the same for all calls: times in ms (request, answer, write, pair memory, lease), and
+--                    the shard's number, with which a nonce begins
+--       2            the epoch: `run_id` of the server that the caller is connected to
+--       3            the call: the owner (one life of one process in this shard), "1" if this life begins
+--                    now, and the time in ms, or "-" for the server's own
+--       4            a secret that was never used before, of which the nonces are made
+--       5...         the event's own
+--
+-- Returns { status, good, responder, deliveries, ... }
+--       status      "OK"; "LAPSED": the owner's lease is over, nothing was done; or "AGAIN": so much had run out
+--                   of time that the event was not begun, call again
+--       deliveries  { ticket, type, nonce, signal, ... } of the caller's own requests, four values each
+
+-- The fields of each record, by which it is packed and unpacked.
+local ARRIVAL = { 'ticket', 'pool', 'peer', 'bearer', 'digest', 'wait', 'rematch', 'named' }
+local OFFER = { 'ticket', 'pool', 'peer', 'bearer', 'owner', 'place', 'deadline', 'nonce', 'rematch' }
+local REPLIER = { 'ticket', 'owner', 'peer', 'bearer', 'rematch' }
+local HANDOVER = {
+  'pool', 'initiator', 'responder', 'bearer',
+  'ticket', -- of the offer, which is not there if the initiator has left or was answered
+  'to', -- the ticket that it was handed to
+  'stage', -- "offered", "answered" or "delivered"
+  'digest', 'repliers',
+}
+
+local EPOCH, COUNT, LEASES, OFFERS, HANDOVERS, DUE, INDEX, PAIRS, MAIL
+local COMMON, REQUEST, ANSWER, WRITE, PAIR_MEMORY, LEASE, SHARD
+local OWNER, BEGINS, NOW, SECRET
+local KEEP -- no request lives longer, so no key of one need
+local MOST = 500 -- things that one call takes away because their time has passed
+
+local deliveries, notices, nonces
+
+local events, views = {}, {}
+
+-- Functions keep their variables from call to call, so each call sets all of them.
+local function open(keys)
+  EPOCH, COUNT, LEASES, OFFERS, HANDOVERS, DUE, INDEX, PAIRS, MAIL = unpack(keys)
+end
+
+local function enter(words)
+  if words[1] ~= COMMON then
+    COMMON = words[1]
+    local times = {}
+    for each in COMMON:gmatch('%S+') do
+      times[#times + 1] = tonumber(each)
+    end
+    REQUEST, ANSWER, WRITE, PAIR_MEMORY, LEASE, SHARD = unpack(times)
+    KEEP = REQUEST + 2 * ANSWER + WRITE + LEASE + 10000
+  end
+  local begins, now
+  OWNER, begins, now = words[3]:match('^(%S+) (%S+) (%S+)$')
+  BEGINS, NOW, SECRET = begins == '1', tonumber(now), words[4]
+  if not NOW then
+    local time = redis.call('TIME')
+    NOW = time[1] * 1000 + math.floor(time[2] / 1000)
+  end
+  deliveries, notices, nonces = {}, {}, 0
+end
+
+local function keep(key)
+  redis.call('PEXPIRE', key, KEEP)
+end
+
+local function next_number()
+  local number = redis.call('INCR', COUNT)
+  keep(COUNT)
+  return string.format('%015d', number)
+end
+
+local function next_nonce()
+  nonces = nonces + 1
+  return SHARD .. '-' .. redis.sha1hex(SECRET .. nonces)
+end
+
+local function first(key, prefix, limit)
+  return redis.call('ZRANGEBYLEX', key, '[' .. prefix .. ' ', '(' .. prefix .. '!', 'LIMIT', 0, limit)
+end
+
+local function is_alive(owner)
+  return owner == OWNER or tonumber(redis.call('ZSCORE', LEASES, owner) or 0) > NOW
+end
+
+local function deliver(to, type, nonce, signal)
+  if to.owner == OWNER then
+    local n = #deliveries
+    deliveries[n + 1], deliveries[n + 2], deliveries[n + 3], deliveries[n + 4] = to.ticket, type, nonce, signal
+  elseif is_alive(to.owner) then
+    local delivery = table.concat({ to.ticket, type, nonce, signal }, ' ')
+    redis.call('ZADD', MAIL, 0, to.owner .. ' ' .. next_number() .. ' ' .. delivery)
+    keep(MAIL)
+    notices[to.owner] = true
+  end
+end
+
+local function reply(status, good, responder, ...)
+  for owner in pairs(notices) do
+    redis.call('PUBLISH', EPOCH:match('^[^:]+') .. ':' .. owner:match('^[^.]+'), SHARD)
+  end
+  return { status, good and 1 or 0, responder or '', deliveries, ... }
+end
+
+-- Records ----------------------------------------------------------------------------------------------------
+
+local function packed(record, fields)
+  local values = {}
+  for i, field in ipairs(fields) do
+    values[i] = record[field]
+  end
+  return values
+end
+
+local function unpacked(values, fields)
+  local record = {}
+  for i, field in ipairs(fields) do
+    record[field] = values[i]
+  end
+  return record
+end
+
+-- A request of the caller, from one word: its fields, parted by blanks.
+local function arrival_of(word, signal)
+  local values = {}
+  for each in (word .. ' '):gmatch('(%S*) ') do
+    values[#values + 1] = each
+  end
+  local arrival = unpacked(values, ARRIVAL)
+  arrival.owner, arrival.signal, arrival.rematch = OWNER, signal, arrival.rematch == '1'
+  return arrival
+end
+
+local function offer_of(ticket)
+  local text = redis.call('HGET', OFFERS, ticket)
+  return text and unpacked(cmsgpack.unpack(text), OFFER)
+end
+
+local function save_offer(offer, ...)
+  redis.call('HSET', OFFERS, offer.ticket, cmsgpack.pack(packed(offer, OFFER)), ...)
+end
+
+local function delete_offer(offer)
+  redis.call('HDEL', OFFERS, offer.ticket, offer.ticket .. ' s')
+  redis.call('ZREM', INDEX, 'o ' .. offer.owner .. ' ' .. offer.ticket)
+end
+
+local function handover_of(nonce)
+  local text = redis.call('HGET', HANDOVERS, nonce)
+  return text and unpacked(cmsgpack.unpack(text), HANDOVER)
+end
+
+local function save_handover(nonce, handover)
+  redis.call('HSET', HANDOVERS, nonce, cmsgpack.pack(packed(handover, HANDOVER)))
+end
+
+local function delete_handover(nonce)
+  redis.call('HDEL', HANDOVERS, nonce)
+  redis.call('ZREM', DUE, nonce .. ' n')
+end
+
+local function set_deadline(nonce, deadline)
+  redis.call('ZADD', DUE, deadline, nonce .. ' n')
+end
+
+local function pair_of(pool, one, other)
+  return one < other and pool .. ' ' .. one .. ' ' .. other or pool .. ' ' .. other .. ' ' .. one
+end
+
+-- How these two met, within the memory: "linked", "bounced" or nil.
+local function met(pool, one, other)
+  local score = tonumber(redis.call('ZSCORE', PAIRS, pair_of(pool, one, other)) or 0)
+  if math.floor(score / 2) > NOW then
+    return score % 2 == 1 and 'bounced' or 'linked'
+  end
+end
+
+-- Remember a pair. A link does not make a bounce that still counts a link.
+local function remember(handover, how)
+  local pool, one, other = handover.pool, handover.initiator, handover.responder
+  if how == 'linked' and met(pool, one, other) == 'bounced' then
+    how = 'bounced'
+  end
+  local score = 2 * (NOW + PAIR_MEMORY) + (how == 'bounced' and 1 or 0)
+  redis.call('ZADD', PAIRS, string.format('%d', score), pair_of(pool, one, other))
+  redis.call('PEXPIRE', PAIRS, PAIR_MEMORY + 1000)
+end

@@ -1,0 +1,133 @@
+"""What the browser module says beside its signals: who it is, whom it meets again, and that it leaves."""
+
+from __future__ import annotations
+
+import re
+import time
+
+import pytest
+
+from live import Server, eventually
+from tabs import KINDS, Line, OpenTab, talk
+
+pytest_plugins = ["browser_fixtures"]
+
+
+def test_each_request_has_a_name_of_its_own(open_tab: OpenTab, server: Server) -> None:
+    with Line(server.port) as line:
+        alice, bob = open_tab(line.url), open_tab(line.url)
+        alice.meet()
+        server.until(waiting=1)
+        bob.meet()
+        alice.linked()
+        bob.linked()
+        names = [each.parameters["REQUEST"] for each in line.posts()]
+    assert len(names) == len(set(names)) == 3
+    assert all(re.fullmatch(r"[A-Za-z0-9_-]{22,64}", name) for name in names)
+
+
+@pytest.mark.parametrize("how", ["close", "navigate", "abort"])
+def test_a_tab_that_leaves_says_so_through_a_proxy_that_does_not(
+    open_tab: OpenTab, server: Server, how: str
+) -> None:
+    with Line(server.port, tells_hang_ups=False) as line:
+        tab = open_tab(line.url)
+        tab.meet()
+        server.until(waiting=1)
+        (asked,) = line.posts(TYPE="CONNECT")
+        left = time.monotonic()
+        if how == "close":
+            tab.page.close()
+        elif how == "navigate":
+            tab.page.goto("about:blank")
+        else:
+            tab.page.evaluate("tab.abort.abort()")
+        server.until(waiting=0)
+        assert time.monotonic() - left < 1
+        (leave,) = line.posts(TYPE="LEAVE")
+        said = {name: asked.parameters[name] for name in ("REQUEST", "FINGERPRINT")}
+        assert leave.parameters == {"TYPE": "LEAVE", **said}
+        assert [each for each in line.requests if each.method == "OPTIONS"] == []
+
+
+def test_a_request_that_got_its_reply_is_not_left(open_tab: OpenTab, server: Server) -> None:
+    with Line(server.port) as line:
+        alice, bob = open_tab(line.url), open_tab(line.url)
+        alice.meet()
+        bob.meet()
+        alice.linked()
+        bob.linked()
+        for tab in (alice, bob):
+            tab.page.evaluate("tab.abort.abort()")
+            tab.page.goto("about:blank")
+        assert line.posts(TYPE="LEAVE") == []
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({}, "1"),
+        ({"rematch": False}, None),
+        ({"namespace": None}, None),
+        ({"namespace": None, "rematch": True}, "1"),
+    ],
+)
+def test_friends_in_a_room_may_meet_again_and_strangers_only_if_they_say_so(
+    open_tab: OpenTab, server: Server, options: dict[str, object], said: str | None
+) -> None:
+    with Line(server.port) as line:
+        tab = open_tab(line.url)
+        tab.meet(**options)
+        assert eventually(line.posts)
+        assert line.posts()[0].parameters.get("REMATCH") == said
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_friends_who_left_their_room_meet_again_at_once(open_tab: OpenTab, kind: str) -> None:
+    with Server() as server:
+        alice, bob = open_tab(server.url), open_tab(server.url)
+        for _ in range(3):
+            alice.meet(kind)
+            bob.meet()
+            alice.linked()
+            bob.linked()
+            talk(alice, bob)
+            alice.page.evaluate("tab.link.close()")
+            bob.page.evaluate("tab.link.closed")
+
+
+def test_a_link_that_does_not_open_is_tried_again_as_two_others(open_tab: OpenTab, server: Server) -> None:
+    with Line(server.port) as line:
+        alice, bob = open_tab(line.url), open_tab(line.url)
+        nowhere = "{ rtc: { iceTransportPolicy: window.hidden ? 'relay' : 'all' } }"
+        for tab in (alice, bob):
+            tab.page.evaluate("window.hidden = true")
+            tab.meet(javascript=nowhere)
+        for tab in (alice, bob):
+            tab.page.wait_for_function("tab.pauses.some(({ type }) => type === 'LINK_LOST')")
+        before = {each.parameters["FINGERPRINT"] for each in line.posts()}
+        assert len(before) == 2
+        # The server takes these two for linked, and PAIR_LIMIT would count them.
+        assert eventually(lambda: len({each.parameters["FINGERPRINT"] for each in line.posts()}) == 4)
+
+
+def test_words_said_in_the_moment_of_the_opening_are_heard(open_tab: OpenTab, server: Server) -> None:
+    alice, bob = open_tab(), open_tab()
+    greet = """([namespace, name]) => {
+        tab.heard = [];
+        tab.greeting = (async () => {
+            const link = await tab.spacerift.connect(tab.server, { namespace, signal: tab.abort.signal });
+            tab.links.push(link);
+            link.channel.send(`first of ${name}`);
+            link.channel.send(`second of ${name}`);
+            link.channel.addEventListener("message", ({ data }) => tab.heard.push(data));
+        })();
+    }"""
+    for number in range(20):
+        for tab, name in ((alice, "alice"), (bob, "bob")):
+            tab.page.evaluate(greet, [f"{alice.namespace} {number}", name])
+        for tab, name in ((alice, "bob"), (bob, "alice")):
+            tab.page.wait_for_function("tab.heard.length >= 2")
+            assert tab.page.evaluate("tab.heard") == [f"first of {name}", f"second of {name}"]
+        for tab in (alice, bob):
+            tab.page.evaluate("tab.reset()")
