@@ -343,7 +343,7 @@ class Try(NamedTuple):
 
     @property
     def ms(self) -> float:
-        """From the answer to the open channel, at the one that waited, or came if the other tells no times."""
+        """From the answer to the open channel, at the one that waited (or the only one that tells)."""
         times = {state: ms for state, ms, _ in self.waited["states"] or self.came["states"]}
         return float(times["linked"] - times["connecting"])
 

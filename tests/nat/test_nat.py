@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 
 import pytest
+from aioice.stun import TransactionFailed
+from aioice.turn import TurnClientUdpProtocol
 
 from laboratory import KINDS, OTHER, OTHER_V6, SERVER, SERVER_V6, Laboratory
 from live import ROOT
 from peers import MODULE, STUN, TURN_SECRET, Browsers, Try, Window, World, attempt
+from signal_server.http.ice import turn_credential
 from timing import FAR
 
 STUN_ONLY = {"ICE_SERVERS": json.dumps([{"urls": [STUN]}])}
@@ -151,6 +156,32 @@ def test_the_port_443_that_the_docs_show_links_a_peer_without_udp(
     world: World, pages: tuple[Window, Window]
 ) -> None:
     assert meet(world, pages, ("no UDP", "symmetric"), **shown_in_the_docs()).linked
+
+
+def test_the_coturn_of_the_docs_refuses_private_peers_and_relays_to_all_others(
+    lab: Laboratory, world: World
+) -> None:
+    lab.put("a", "home router")
+    credential = turn_credential(TURN_SECRET, time.time())
+
+    async def relay() -> bytes:
+        _, turn = await asyncio.get_running_loop().create_datagram_endpoint(
+            lambda: TurnClientUdpProtocol(
+                (SERVER, 3478), credential["username"], credential["credential"], 600, 500
+            ),
+            remote_addr=(SERVER, 3478),
+        )
+        await turn.connect()
+        for number, private in enumerate(["10.0.0.2", "172.20.0.2", "192.168.2.2"]):
+            with pytest.raises(TransactionFailed, match="403"):
+                await turn.channel_bind(0x4100 + number, (private, 5000))
+        with lab.udp("world", OTHER) as peer:
+            await turn.send_data(b"over the relay", peer.getsockname())
+            received = await asyncio.to_thread(peer.recv, 100)
+        await turn.delete()
+        return received
+
+    assert lab.within("home-a", lambda: asyncio.run(relay())) == b"over the relay"
 
 
 def shown_in_the_docs() -> dict[str, str]:
