@@ -281,10 +281,12 @@ class Laboratory:
         self._unplug(home)
         if is_guest:
             inside = "nomaster" if addresses == "isolated" else "master lan"
-            self.run("router-a", f"ip link set guest {inside}; ip addr flush dev guest")
+            self.run("router-a", f"ip link set guest {inside}; ip addr flush dev guest scope global")
         if not is_guest or addresses == "isolated":
             where, device = ("router-a", "guest") if is_guest else (router, "lan")
-            self.run(where, f"ip addr flush dev {device}; ip addr add {gateway}/{bits} dev {device}")
+            self.run(
+                where, f"ip addr flush dev {device} scope global; ip addr add {gateway}/{bits} dev {device}"
+            )
         self._plug(home, "eth1" if is_guest else "eth0", f"{address}/{bits}", gateway)
 
     def rule(self, namespace: str, ruleset: str) -> None:
@@ -326,7 +328,7 @@ class Laboratory:
 
     def _unplug(self, home: str) -> None:
         for interface in ("eth0", "spare", *(["eth1"] if home == "home-b" else [])):
-            self.run(home, f"ip addr flush dev {interface}; ip link set {interface} down")
+            self.run(home, f"ip addr flush dev {interface} scope global; ip link set {interface} down")
 
     def _plug(self, home: str, interface: str, address: str, gateway: str) -> None:
         self.run(
