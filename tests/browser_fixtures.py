@@ -6,26 +6,13 @@ import http.server
 import threading
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
 from urllib.parse import quote
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, sync_playwright
 
 from live import ROOT, Server
-from tabs import OpenTab, Tab, bundle, new_context
-
-CHROMIUM = "/usr/bin/chromium"
-ARGUMENTS = [
-    "--no-sandbox",  # the suite runs as root
-    "--disable-features=WebRtcHideLocalIpsWithMdns",  # without multicast, a .local name never resolves
-    "--allow-loopback-in-peer-connection",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--no-first-run",
-    "--use-fake-device-for-media-stream",
-    "--use-fake-ui-for-media-stream",
-]
+from tabs import ARGUMENTS, CHROMIUM, OpenTab, QuietHandler, Tab, bundle, new_context
 
 
 @pytest.fixture(scope="module")
@@ -48,11 +35,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}/"
         server.shutdown()
-
-
-class QuietHandler(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_: Any) -> None:
-        pass
 
 
 @pytest.fixture(scope="module")

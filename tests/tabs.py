@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.server
 import json
 import re
 import socket
@@ -19,6 +20,18 @@ from live import ROOT
 
 KINDS = ["native", "simple-peer 9", "simple-peer 10"]
 
+
+CHROMIUM = "/usr/bin/chromium"
+ARGUMENTS = [
+    "--no-sandbox",  # the suite runs as root
+    "--disable-features=WebRtcHideLocalIpsWithMdns",  # without multicast, a .local name never resolves
+    "--allow-loopback-in-peer-connection",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--no-first-run",
+    "--use-fake-device-for-media-stream",
+    "--use-fake-ui-for-media-stream",
+]
 
 PERMISSIONS = ["microphone", "camera"]
 """Without one of them Chromium offers the address of the default route only, and no loopback."""
@@ -37,6 +50,11 @@ def new_context(chromium: Browser, **options: Any) -> Iterator[BrowserContext]:
     made.set_default_timeout(15_000)
     yield made
     made.close()
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_: Any) -> None:
+        pass
 
 
 class Tab:
