@@ -82,7 +82,7 @@ MUTANTS = [
     (rules, "if handover.stage in (_Stage.ANSWERED, _Stage.WRITING):", "if False:"),
     (rules, "return offer is not None and offer.nonce is None", "return offer is not None"),
     (rules, "return handover.due == number", "return True"),
-    (rules, "self._deadlines.add(deadlines.WAIT, ", "len("),
+    (rules, "self.deadlines.add(deadlines.WAIT, ", "len("),
     (rules, "offer = self._offers[name]\n                self._remove(offer)", "offer = self._offers[name]"),
     (rules, "now_ms + arrival.wait_ms", "now_ms + self._times.request"),
     (
@@ -175,7 +175,7 @@ MUTANTS = [
     ),
     (deadlines, "later = min(later, due[0])\n                break", "break"),
     (deadlines, "if due[0] < self.first_ms:", "if False:"),
-    (rules, "while self._deadlines.first_ms <= now_ms:", "while self._deadlines.first_ms < now_ms:"),
+    (rules, "while self.deadlines.first_ms <= now_ms:", "while self.deadlines.first_ms < now_ms:"),
 ]
 
 

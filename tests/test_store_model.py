@@ -348,7 +348,7 @@ class Machine(RuleBasedStateMachine):
 
     def next_due_ms(self) -> int | None:
         rules = self.model._rules
-        entries = itertools.chain(*rules._deadlines._queues, rules._deadlines._early)
+        entries = itertools.chain(*rules.deadlines._queues, rules.deadlines._early)
         return min((due[0] for due in entries if rules._counts(due)), default=None)
 
     def nonces(self) -> st.SearchStrategy[str]:
@@ -448,6 +448,7 @@ MUTANTS = [
     ("rules", "offer.peer ~= peer and offer.peer ~= unwanted and not met(", "not met("),
     ("rules", " and not met(pool, peer, offer.peer)", ""),
     ("rules", " and met(pool, peer, offer.peer) == 'linked'", ""),
+    ("bounce", "oldest_for(arrival, handover.initiator)", "oldest_for(arrival)"),
     ("rules", "if found or not arrival.rematch then", "if found then"),
     ("rules", "    stand('q', 'r', offer)\n", ""),
     ("rules", "handover.pool == arrival.pool and ", ""),
