@@ -190,6 +190,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
         self._ready: deque[Connection] = deque()
         self._resolved: deque[Connection] = deque()
         self._will_reply = False
+        self._will_read = False
         self._handed: weakref.WeakSet[Any] = weakref.WeakSet()
         self._pool = Pool()
         self._second = 0
@@ -268,6 +269,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
             log.exception("a callback failed")
 
     def _events(self) -> None:
+        self._will_read = True
         self._look()
         ready, resolved = self._ready, self._resolved
         self._will_reply = True
@@ -281,6 +283,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
                 self._reply_all()
                 self._will_reply = True
         self._reply_all()
+        self._will_read = bool(ready)
         if ready:
             self._loop.run_callback(self._guarded, self._events)
 
@@ -302,6 +305,9 @@ class Worker(GeventWorker):  # type: ignore[misc]
                 self._write_more(connection)
             if connection.socket is not None and mask & (_READS | _GONE):
                 self._ready.append(connection)
+        if self._ready and not self._will_read:  # a greenlet looked: the epoll tells of each edge once
+            self._will_read = True
+            self._loop.run_callback(self._guarded, self._events)
 
     def _hang_up(self, connection: Connection) -> None:
         transaction = connection.transaction
