@@ -76,8 +76,8 @@ local function search(heads, pool, suits)
   end
 end
 
--- The oldest waiting offer of another peer that this one has not met. Where there is none, and both say REMATCH,
--- the oldest of one that it was linked with. Not one of a peer that it is about to bounce.
+-- The oldest waiting offer of another peer that this one has not met, nor is about to bounce. Where there is
+-- none, and both say REMATCH, the oldest of one that it was linked with.
 local function oldest_for(arrival, unwanted)
   local pool, peer = arrival.pool, arrival.peer
   local found = search('h', pool, function(offer)
@@ -87,7 +87,7 @@ local function oldest_for(arrival, unwanted)
     return found
   end
   return search('r', pool, function(offer)
-    return offer.peer ~= unwanted and met(pool, peer, offer.peer) == 'linked'
+    return offer.peer ~= peer and offer.peer ~= unwanted and met(pool, peer, offer.peer) == 'linked'
   end)
 end
 
