@@ -20,6 +20,7 @@ from .commands.group import group
 from .errors import ConfigurationError
 from .http.connection import WRITE_SECONDS
 from .http.endpoint import HEADERS, Endpoint
+from .http.hosting import Hosting
 from .http.passes import new_pass
 from .http.routes import Routes
 from .http.wsgi import WsgiDriver
@@ -82,6 +83,7 @@ class SignalServer:
             self.timers,
             metrics,
             request_seconds=settings.request_timeout,
+            longest_seconds=settings.request_timeout + settings.answer_timeout + WRITE_SECONDS + 1,
         )
         self.request_log = RequestLog(metrics, form=settings.log, trusts_ids=bool(settings.trusted_proxies))
         self.signatures = signatures_of(settings, self.store, metrics)
@@ -97,10 +99,12 @@ class SignalServer:
             signs=signs,
         )
         self.timers.every_tick(metrics.publish, unless=lambda: "PROMETHEUS_MULTIPROC_DIR" not in os.environ)
-        self.driver = WsgiDriver(self.endpoint, self.timers, max_body=settings.max_body)
+        hosting = Hosting(is_shared=servers is not None)
+        self.driver = WsgiDriver(self.endpoint, self.timers, hosting, max_body=settings.max_body)
         self.routes = Routes(
             self.endpoint,
             self.driver,
+            hosting,
             settings=settings,
             request_log=self.request_log,
             store=self.store,
@@ -186,6 +190,7 @@ class Spacerift:
 def create_app(settings: Settings | None = None) -> Flask:
     """The application that `gunicorn` and `flask` run: the endpoint, its demo page, and nothing else."""
     app = Flask("signal_server", static_folder=None)
+    app.url_map.merge_slashes = False  # what is not there is a 404, and no redirect to what is
     app.session_interface = _NoSessions()
     Spacerift(app, settings)
     app.extensions["spacerift"].request_log.to_terminal()
