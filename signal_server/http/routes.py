@@ -31,7 +31,7 @@ from .wsgi import Watched, WsgiDriver
 
 STATIC: Final = Path(__file__).parent.parent / "static"
 
-SHARED_FILES: Final = ("spacerift.js", "signers.js", "fingerprints.js")
+SHARED_FILES: Final = ("spacerift.js", "signers.js", "claims.js", "fingerprints.js")
 """The modules that pages of other origins may import."""
 
 PAGE_FILES: Final = ("demo.js", "demo.css")

@@ -70,7 +70,7 @@ class WsgiDriver:
 
     def _wait(self, transaction: Transaction, connection: Connection) -> None:
         ticket = transaction.ticket
-        if ticket is None or ticket.result is not None:
+        if ticket is None or ticket.result is not None or transaction.refusal is not None:
             return
         unwatch = connection.watch(
             # The notice may be for an older connection with the same descriptor.
