@@ -69,7 +69,7 @@ LAST_REQUEST_SECONDS: Final = 1.0
 SWEEP_SECONDS: Final = 0.25
 """The pause between two looks for connections that are idle for too long."""
 
-_FLAGS: Final = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
+_FLAGS: Final = socket.MSG_DONTWAIT | getattr(socket, "MSG_NOSIGNAL", 0)  # which macOS has not
 _READS: Final = 1
 _WRITES: Final = 4
 _GONE: Final = 0x2000 | 0x10 | 0x8  # EPOLLRDHUP, EPOLLHUP, EPOLLERR
