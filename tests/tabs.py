@@ -24,6 +24,18 @@ CHROMIUM = "/usr/bin/chromium"
 KINDS = ["native", "simple-peer 9", "simple-peer 10"]
 
 
+CHROMIUM = "/usr/bin/chromium"
+ARGUMENTS = [
+    "--no-sandbox",  # the suite runs as root
+    "--disable-features=WebRtcHideLocalIpsWithMdns",  # without multicast, a .local name never resolves
+    "--allow-loopback-in-peer-connection",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--no-first-run",
+    "--use-fake-device-for-media-stream",
+    "--use-fake-ui-for-media-stream",
+]
+
 PERMISSIONS = ["microphone", "camera"]
 """Without one of them Chromium offers the address of the default route only, and no loopback."""
 
@@ -58,6 +70,11 @@ def new_context(chromium: Browser, **options: Any) -> Iterator[BrowserContext]:
     made.set_default_timeout(15_000)
     yield made
     made.close()
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_: Any) -> None:
+        pass
 
 
 class Tab:
