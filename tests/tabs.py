@@ -19,8 +19,6 @@ from playwright.sync_api import Browser, BrowserContext, Page
 
 from live import ROOT
 
-CHROMIUM = "/usr/bin/chromium"
-
 KINDS = ["native", "simple-peer 9", "simple-peer 10"]
 
 
@@ -70,11 +68,6 @@ def new_context(chromium: Browser, **options: Any) -> Iterator[BrowserContext]:
     made.set_default_timeout(15_000)
     yield made
     made.close()
-
-
-class QuietHandler(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_: Any) -> None:
-        pass
 
 
 class Tab:
