@@ -1,6 +1,6 @@
 """Say something the moment a link opens, from both sides, and count what is not heard.
 
-    python tests/first_words.py [--links 200] STACK PARTNER
+    PYTHONPATH=. python tests/first_words.py [--links 200] STACK PARTNER
 
 A stack is Chromium, Firefox, werift or node-datachannel, the latter two in Node; each by spacerift.js. It is
 the initiator in one half of the run and the responder in the other. The page sets its listener and speaks
