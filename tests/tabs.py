@@ -72,11 +72,6 @@ def new_context(chromium: Browser, **options: Any) -> Iterator[BrowserContext]:
     made.close()
 
 
-class QuietHandler(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_: Any) -> None:
-        pass
-
-
 class Tab:
     """A tab with tests/browser/page.js in it."""
 
