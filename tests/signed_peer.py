@@ -11,11 +11,11 @@ from crafted import Author, Rsa, armour
 from signal_server.openpgp.gnupg_helper import Home
 
 
-def make_private_key(passphrase: str, algorithm: str = "ed25519") -> str:
+def make_private_key(passphrase: str, algorithm: str = "ed25519", name: str = "server") -> str:
     with Home() as home:
         gpg = ["gpg", f"--homedir={home.path}", "--pinentry-mode=loopback", f"--passphrase={passphrase}"]
         gpg += ["--batch", "--quiet"]
-        subprocess.run([*gpg, "--quick-generate-key", "server", algorithm, "sign", "0"], check=True)
+        subprocess.run([*gpg, "--quick-generate-key", name, algorithm, "sign", "0"], check=True)
         done = subprocess.run([*gpg, "--armor", "--export-secret-keys"], check=True, capture_output=True)
         return done.stdout.decode()
 

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote
@@ -17,6 +18,8 @@ from urllib.parse import parse_qs, quote
 from playwright.sync_api import Browser, BrowserContext, Page
 
 from live import ROOT
+
+CHROMIUM = "/usr/bin/chromium"
 
 KINDS = ["native", "simple-peer 9", "simple-peer 10"]
 
@@ -45,16 +48,28 @@ def bundle(entry: str, output: Path) -> None:
 
 
 @contextlib.contextmanager
-def new_context(chromium: Browser, **options: Any) -> Iterator[BrowserContext]:
-    made = chromium.new_context(permissions=PERMISSIONS, **options)
-    made.set_default_timeout(15_000)
-    yield made
-    made.close()
+def serve_site(folder: Path) -> Iterator[str]:
+    """Make that site in a folder, and serve it."""
+    (folder / "page.html").write_bytes((ROOT / "tests/browser/page.html").read_bytes())
+    bundle("tests/browser/page.js", folder / "page.bundle.js")
+    handler = partial(QuietHandler, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
 
 
 class QuietHandler(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *_: Any) -> None:
         pass
+
+
+@contextlib.contextmanager
+def new_context(chromium: Browser, **options: Any) -> Iterator[BrowserContext]:
+    made = chromium.new_context(permissions=PERMISSIONS, **options)
+    made.set_default_timeout(15_000)
+    yield made
+    made.close()
 
 
 class Tab:

@@ -23,7 +23,7 @@ function vector(name, message, key, text) {
 
 // --- kbpgp -------------------------------------------------------------------------------------------------
 
-const F = kbpgp.const.openpgp;
+const F = kbpgp.const.openpgp.key_flags;
 const sign = F.certify_keys | F.sign_data;
 
 async function kbpgpKey(options, make = kbpgp.KeyManager.generate) {

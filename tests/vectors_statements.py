@@ -18,6 +18,7 @@ END = 1 << 32
 def statements() -> Iterator[Vector]:
     alice, sub = Author(Rsa()), Author(Rsa())
     yield from _newest(alice, sub)
+    yield from _places(alice, sub)
     yield from _validity(alice, sub)
     yield from _flags(alice, sub)
     yield from _subpackets(alice, sub)
@@ -148,6 +149,22 @@ def _newest(alice: Author, sub: Author) -> Iterator[Vector]:
     )
 
 
+def _places(alice: Author, sub: Author) -> Iterator[Vector]:
+    """Signatures that hold and stand where they say nothing."""
+    own, bare = alice.certificate(), alice.certificate() + packet(14, sub.body)
+    flags = subpacket(27, b"\x03")
+    for kind in (0x10, 0x13, REVOKE_NAME):
+        key = alice.primary + alice.on_self(kind, hashed=flags) + alice.name()
+        yield vector(f"{kind:#x} behind the key", alice, key, good=False)
+        yield vector(
+            f"{kind:#x} behind a subkey", alice, bare + alice.on_subkey(sub, kind, hashed=flags), good=False
+        )
+    for kind in (0x18, DIRECT, 0x00, 0x50):
+        yield vector(
+            f"{kind:#x} behind a name", alice, own + alice.on_name(NAME, kind, hashed=flags), good=False
+        )
+
+
 def _validity(alice: Author, sub: Author) -> Iterator[Vector]:
     """gpg's clock ends in 2106, Sequoia's does not."""
     last = END - BORN
@@ -243,7 +260,10 @@ def _subpackets(alice: Author, sub: Author) -> Iterator[Vector]:
     for kind, (sound, broken) in forms.items():
         for value in [*([] if sound is None else [sound]), *broken]:
             good = sound is not None and value is sound
-            said, how = subpacket(kind, value), f"{kind}, {'sound' if good else value[:12].hex() or 'empty'}"
+            said, how = (
+                subpacket(kind, value),
+                f"{kind}, {'sound' if good else f'{len(value)} bytes {value[:8].hex()}'}",
+            )
             yield vector(f"subpacket {how}", alice, alice.certificate(), good=good, hashed=said)
             key = alice.primary + alice.name(hashed=said)
             yield vector(f"subpacket {how}, in a key", alice, key, good=good)

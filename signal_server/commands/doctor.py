@@ -7,11 +7,13 @@ import importlib.util
 import os
 import resource
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from ..openpgp.trust import refused_by_the_other
 from ..settings import platform_of
 
 OK: Final = "ok"
@@ -48,6 +50,7 @@ def examine(server: Any) -> Iterator[Finding]:
     yield _store(server)
     yield _secret(settings)
     yield _signatures(server)
+    yield from _trusted_keys(server)
     yield _proxies(settings)
     yield _files(settings)
     yield _backlog()
@@ -107,6 +110,21 @@ def _signatures(server: Any) -> Finding:
         return Finding("signatures", FAULT, f"{settings.openpgp} does not work here")
     trust = "those of TRUSTED_KEYS" if settings.trusted_keys else "anybody's, each for itself"
     return Finding("signatures", OK, f"{settings.signatures}, by {settings.openpgp}; keys: {trust}")
+
+
+def _trusted_keys(server: Any) -> Iterator[Finding]:
+    """Keys that may not sign now, and keys that the other engine would refuse."""
+    settings = server.settings
+    if settings.signatures == "off" or settings.trusted_keys is None:
+        return
+    trusted = server.signatures.keyring.trusted
+    states = {fingerprint: each.state(time.time()) for fingerprint, each in trusted.items()}
+    words = [f"{fingerprint}: {state}" for fingerprint, state in states.items() if state != "good"]
+    words += refused_by_the_other(settings.openpgp, settings.trusted_keys)
+    if words:
+        yield Finding("trusted keys", WARNING, "; ".join(words))
+    else:
+        yield Finding("trusted keys", OK, f"{len(trusted)}, which may sign now, with either engine")
 
 
 def _proxies(settings: Any) -> Finding:

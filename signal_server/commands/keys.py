@@ -11,8 +11,7 @@ import click
 from flask import current_app
 from flask.cli import AppGroup
 
-from ..errors import ConfigurationError, Untrusted
-from ..openpgp.certificate import Certificate
+from ..errors import ConfigurationError
 from ..openpgp.keyring import Keyring
 from ..openpgp.trust import open_keyring, read_keys
 from ..settings import Settings
@@ -57,7 +56,7 @@ def import_(file: Any) -> None:
         raise click.ClickException(str(error).replace("SPACERIFT_TRUSTED_KEYS", file.name)) from None
     for each in found:
         (folder / f"{each.fingerprint}.asc").write_text(each.armoured())
-        click.echo(f"trusted   {each.fingerprint}  {_state(each):12}  {each.name}")
+        click.echo(f"trusted   {each.fingerprint}  {each.state(time.time()):12}  {each.name}")
     click.echo("A running server reads the folder when gunicorn gets a SIGHUP.")
 
 
@@ -100,7 +99,7 @@ def _rows(settings: Settings) -> list[tuple[str, str, str, str]]:
         own = keyring.public_key()
         found = [("server", each) for each in read_keys("SPACERIFT_PRIVATE_KEY", own)] if own else []
         found += [("trusted", each) for each in (keyring.trusted or {}).values()]
-    return [(role, each.fingerprint, _state(each), each.name) for role, each in found]
+    return [(role, each.fingerprint, each.state(time.time()), each.name) for role, each in found]
 
 
 def _settings() -> Settings:
@@ -119,16 +118,3 @@ def _opened(settings: Settings) -> Keyring:
         )
     except ConfigurationError as error:
         raise click.ClickException(str(error)) from None
-
-
-def _state(certificate: Certificate) -> str:
-    """Whether a key may sign now, or why not."""
-    reasons, now = [], time.time()
-    for signer in certificate.keys:
-        try:
-            certificate.cut(signer, signed_at=now, now=now)
-        except Untrusted as refusal:
-            reasons.append(refusal.reason)
-        else:
-            return "good"
-    return reasons[0]

@@ -48,6 +48,9 @@ DIRECT: Final = 0x1F
 KEY_REVOCATION: Final = 0x20
 SUBKEY_REVOCATION: Final = 0x28
 NAME_REVOCATION: Final = 0x30
+ON_NAMES: Final = (*CERTIFICATIONS, 0x16, NAME_REVOCATION)
+"""Signatures that stand behind a name, and others do not. 0x16: whose certifications are welcome."""
+
 REVOCATIONS: Final = (KEY_REVOCATION, SUBKEY_REVOCATION, NAME_REVOCATION)
 
 MAY_SIGN: Final = 0x02
@@ -180,6 +183,18 @@ class Certificate:
             raise Untrusted("key not for signing")
         return b"".join(each.plain(self.primary) for each in kept)
 
+    def state(self, now: float) -> str:
+        """`good`: one of its keys may sign now, in seconds since 1970. Or why the first of them may not."""
+        reasons = []
+        for signer in self.keys:
+            try:
+                self.cut(signer, signed_at=now, now=now)
+            except Untrusted as refusal:
+                reasons.append(refusal.reason)
+            else:
+                return "good"
+        return reasons[0]
+
     @property
     def _names(self) -> list[Component]:
         return [each for each in self.components if each.packet.tag == USER_ID]
@@ -307,6 +322,8 @@ def _component(primary: Key, head: Packet, packets: list[Packet]) -> tuple[Compo
             continue
         if read.is_by(primary) and read.is_strong(scheme) and read.fits(_signed(primary, head)):
             read.check(scheme.algorithm)
+            if (head.tag == USER_ID) != (read.kind in ON_NAMES):
+                raise Untrusted("signature out of place")  # kbpgp, which peers have, would end its process
             kept.append(_with_backsig(primary, head, key, read))
         elif read.kind in REVOCATIONS:
             # It counts in the form in which it stands, or the key does not.

@@ -67,14 +67,37 @@ def load_trusted(engine: Engine, setting: str) -> dict[str, Certificate]:
     if not found:
         log.warning("SPACERIFT_TRUSTED_KEYS holds no key: nobody is let in")
         return {}
-    # One key may lie in two files, the second with its revocation: the engine makes one of both.
-    data = b"".join(certificate.whole for _, certificate in found)
-    tidied = [read_certificate(each) for each in split_certificates(engine.tidy(data))]
-    trusted = {each.fingerprint: each for each in tidied}
+    trusted = _tidied(engine, found)
     for source, certificate in found:
         if certificate.fingerprint not in trusted:
             raise ConfigurationError(f"{source}: the key {certificate.fingerprint} {_fault(certificate)}")
     return trusted
+
+
+def refused_by_the_other(openpgp: str, setting: str) -> list[str]:
+    """The trusted keys that the engine which is not in use would refuse, one line for each.
+
+    Nothing if that engine is not installed.
+    """
+    other = {"gnupg": "sequoia", "sequoia": "gnupg"}[openpgp]
+    try:
+        engine = _engine(other, None, None)
+    except ConfigurationError:
+        return []
+    try:
+        found = [each for source, text in _sources(setting) for each in read_keys(source, text)]
+        taken = _tidied(engine, [("", each) for each in found])
+    finally:
+        engine.close()
+    return [f"{other} refuses {each.fingerprint}" for each in found if each.fingerprint not in taken]
+
+
+def _tidied(engine: Engine, found: list[tuple[str, Certificate]]) -> dict[str, Certificate]:
+    """Those of the keys that are signed by themselves, by their fingerprints."""
+    # One key may lie in two files, the second with its revocation: the engine makes one of both.
+    data = b"".join(certificate.whole for _, certificate in found)
+    tidied = [read_certificate(each) for each in split_certificates(engine.tidy(data))]
+    return {each.fingerprint: each for each in tidied}
 
 
 def _fault(certificate: Certificate) -> str:

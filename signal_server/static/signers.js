@@ -5,8 +5,9 @@
  *     await connect(url, { signer: await openpgpSigner(openpgp, { privateKey, trusted: [bob, carol] }) });
  *
  * What is signed and verified has kbpgp's form: one armored, attached message. Both libraries are asked more than they
- * ask themselves: kbpgp accepts a message that nobody signed, both take the first of several keys for the only one, and
- * openpgp.js takes what a key signed before it expired.
+ * ask themselves: kbpgp accepts a message that nobody signed and one of a key that may not sign, and throws where nobody
+ * can catch it, so what a message and a key claim is read before kbpgp sees them. Both take the first of several keys
+ * for the only one, and openpgp.js takes what a key signed before it expired.
  */
 
 /**
@@ -25,12 +26,17 @@
  *   rejects what does not hold; `pinned`: with exactly this key, whomever else we trust
  */
 
+import { check, readKey, readMessage } from "./claims.js";
+
 const SHA2 = [8, 9, 10]; // OpenPGP's numbers of SHA-256, SHA-384 and SHA-512
+const MAX_MESSAGE = 96 * 1024;
+const MAX_KEY = 16 * 1024;
 const NAME = "Spacerift";
 const EMAIL = "peer@spacerift.invalid";
 
 /**
- * For kbpgp (2.x).
+ * For kbpgp (2.x). It cannot verify the keys of most other modern programs: see docs/signatures.md. A message of such a
+ * peer is rejected with the name `CannotVerify`, and such a key in `trusted` rejects at once.
  *
  * @param {any} kbpgp the library
  * @param {Options} [options]
@@ -40,7 +46,7 @@ export async function kbpgpSigner(kbpgp, { privateKey, passphrase, trusted } = {
   const own = await (privateKey ? importPrivate(privateKey) : generate());
   const publicKey = await called(done => own.export_pgp_public({}, done));
   const friends = await Promise.all(blocks(trusted).map(importPublic));
-  const ring = trusted == null ? undefined : new Map(friends.map(key => [nameOf(key), key]));
+  const ring = trusted == null ? undefined : new Map(friends.map(friend => [nameOf(friend.key), friend]));
 
   /** @param {string} armored */
   async function importPrivate(armored) {
@@ -51,7 +57,7 @@ export async function kbpgpSigner(kbpgp, { privateKey, passphrase, trusted } = {
   }
 
   async function generate() {
-    const { certify_keys, sign_data } = kbpgp.const.openpgp;
+    const { certify_keys, sign_data } = kbpgp.const.openpgp.key_flags;
     const primary = { nbits: 256, flags: certify_keys | sign_data, expire_in: 0 };
     const userid = `${NAME} <${EMAIL}>`;
     const key = await called(done => kbpgp.KeyManager.generate({ userid, ecc: true, primary, subkeys: [] }, done));
@@ -61,24 +67,66 @@ export async function kbpgpSigner(kbpgp, { privateKey, passphrase, trusted } = {
 
   /** @param {string} armored */
   async function importPublic(armored) {
-    checkBlock(armored, "PUBLIC KEY BLOCK");
-    // All that is in it: a second primary key, which the import would pass over, or a secret one.
-    const [error, { body }] = kbpgp.armor.decode(armored);
-    const [broken, packets] = error ? [error, []] : kbpgp.parser.parse(body);
-    if (broken) throw broken;
-    check(packets.filter(isKind(kbpgp, "public_key")).length === 1, "not one public key");
-    check(!packets.some(isKind(kbpgp, "secret_key", "secret_subkey")), "a secret key");
-    return called(done => kbpgp.KeyManager.import_from_armored_pgp({ armored }, done));
+    checkBlock(armored, "PUBLIC KEY BLOCK", MAX_KEY);
+    const claims = readKey(bodyOf(armored), bytes => kbpgp.hash.SHA1(kbpgp.Buffer.from(bytes)));
+    const signing = [...claims].filter(([, { maySign }]) => maySign);
+    check(signing.length > 0, "a key that may not sign");
+    try {
+      const key = await called(done => kbpgp.KeyManager.import_from_armored_pgp({ armored }, done));
+      check(signing.some(([keyId]) => materialOf(key, keyId) != null), "it takes no subkey of it that may sign");
+      return { key, claims };
+    } catch (error) {
+      throw cannotVerify(error);
+    }
   }
 
-  return {
+  /** @param {any} key @param {string} keyId */
+  function materialOf(key, keyId) {
+    return key.find_pgp_key_material(kbpgp.Buffer.from(keyId, "hex"));
+  }
+
+  /**
+   * Throws what a message claims and the key does not allow. What the key itself signed decides; kbpgp would go by what
+   * its algorithm can do.
+   *
+   * @param {{ key: any, claims: Map<string, import("./claims.js").KeyClaim> }} imported
+   * @param {{ keyId: string, algorithm: number }} claim
+   */
+  function checkSigner({ key, claims }, { keyId, algorithm }) {
+    const signer = claims.get(keyId);
+    check(signer !== undefined, "signed by another key");
+    check(signer?.maySign === true, "signed by a key that may not sign");
+    check(signer?.algorithm === algorithm, "of another algorithm than its key");
+    const material = materialOf(key, keyId);
+    if (material == null) throw cannotVerify(new Error("it does not take the subkey that signed"));
+    check((material.get_all_key_flags() & kbpgp.const.openpgp.key_flags.sign_data) !== 0, "signed by a key that may not sign");
+  }
+
+  /** @param {string} armored @returns {Uint8Array} */
+  function bodyOf(armored) {
+    const [error, decoded] = kbpgp.armor.decode(armored);
+    if (error) throw error;
+    return decoded.body;
+  }
+
+  /** @param {Uint8Array} body @returns {Promise<Uint8Array>} */
+  async function unpack(body) {
+    const [error, packets] = kbpgp.parser.parse(body);
+    if (error) throw error;
+    return called(done => packets[0].inflate(done));
+  }
+
+  return prove({
     fingerprint: nameOf(own),
     publicKey: () => publicKey,
     sign: text => called(done => kbpgp.box({ msg: text, sign_with: own }, done)),
     async verify(message, armoredKey, { pinned = false } = {}) {
-      checkBlock(message, "MESSAGE");
+      checkBlock(message, "MESSAGE", MAX_MESSAGE);
+      const claim = await readMessage(bodyOf(message), unpack);
       const shown = await importPublic(armoredKey);
-      const key = choose(ring, nameOf(shown), shown, pinned);
+      const chosen = choose(ring, nameOf(shown.key), shown, pinned);
+      const { key } = chosen;
+      checkSigner(chosen, claim);
       const keyfetch = new kbpgp.keyring.KeyRing();
       keyfetch.add_key_manager(key);
       const literals = await called(done => kbpgp.unbox({ armored: message, keyfetch }, done));
@@ -89,7 +137,7 @@ export async function kbpgpSigner(kbpgp, { privateKey, passphrase, trusted } = {
       check(SHA2.includes(signers[0].sig.hasher.type), "a broken hash");
       return { text: decode(literals[0].data), fingerprint: nameOf(key) };
     },
-  };
+  });
 }
 
 /**
@@ -121,13 +169,13 @@ export async function openpgpSigner(openpgp, { privateKey, passphrase, trusted }
 
   /** @param {string} armoredKeys */
   async function readPublic(armoredKeys) {
-    checkBlock(armoredKeys, "PUBLIC KEY BLOCK");
+    checkBlock(armoredKeys, "PUBLIC KEY BLOCK", MAX_KEY);
     const keys = await openpgp.readKeys({ armoredKeys });
     check(keys.length === 1 && !keys[0].isPrivate(), "not one public key");
     return keys[0];
   }
 
-  return {
+  return prove({
     fingerprint: nameOf(own),
     publicKey: () => publicKey,
     async sign(text) {
@@ -135,7 +183,7 @@ export async function openpgpSigner(openpgp, { privateKey, passphrase, trusted }
       return openpgp.sign({ message, signingKeys: own, config });
     },
     async verify(armoredMessage, armoredKey, { pinned = false } = {}) {
-      checkBlock(armoredMessage, "MESSAGE");
+      checkBlock(armoredMessage, "MESSAGE", MAX_MESSAGE);
       const shown = await readPublic(armoredKey);
       const key = choose(ring, nameOf(shown), shown, pinned);
       const message = await openpgp.readMessage({ armoredMessage });
@@ -147,7 +195,23 @@ export async function openpgpSigner(openpgp, { privateKey, passphrase, trusted }
       check(SHA2.includes((await signature).packets[0].hashAlgorithm), "a broken hash");
       return { text: decode(found.data), fingerprint: nameOf(key) };
     },
-  };
+  });
+}
+
+/**
+ * A signer that has signed and verified once, by the rules that its peers hold it to: a private key that may not sign,
+ * has expired or has no user id is refused here and not by each peer.
+ *
+ * @param {Signer} signer
+ * @returns {Promise<Signer>}
+ */
+async function prove(signer) {
+  try {
+    await signer.verify(await signer.sign("mine"), signer.publicKey(), { pinned: true });
+  } catch (error) {
+    throw new Error(`this private key cannot be used: ${/** @type {Error} */ (error).message}`, { cause: error });
+  }
+  return signer;
 }
 
 /**
@@ -183,28 +247,18 @@ function blocks(trusted) {
  *
  * @param {unknown} text
  * @param {"MESSAGE" | "PUBLIC KEY BLOCK"} kind
+ * @param {number} most characters
  */
-function checkBlock(text, kind) {
-  const isText = typeof text === "string";
-  const lines = isText ? text.trimEnd().split(/\r?\n/) : [];
+function checkBlock(text, kind, most) {
+  const isText = typeof text === "string" && text.length <= most;
+  const lines = isText ? text.trim().split(/[ \t]*\r?\n/) : [];
   check(lines[0] === `-----BEGIN PGP ${kind}-----` && lines.at(-1) === `-----END PGP ${kind}-----`, "not one armored block");
   check(lines.filter(line => line.includes("-----")).length === 2, "not one armored block");
-}
-
-/** @param {any} kbpgp @param {string[]} kinds @returns {(packet: any) => boolean} */
-function isKind(kbpgp, ...kinds) {
-  const tags = kinds.map(kind => kbpgp.const.openpgp.packet_tags[kind]);
-  return packet => tags.includes(packet.tag);
 }
 
 /** @param {Uint8Array} bytes @returns {string} */
 function decode(bytes) {
   return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
-}
-
-/** @param {boolean} holds @param {string} why */
-function check(holds, why) {
-  if (!holds) throw new Error(why);
 }
 
 /**
@@ -213,4 +267,10 @@ function check(holds, why) {
  */
 function called(call) {
   return new Promise((resolve, reject) => call((error, value) => (error ? reject(error) : resolve(value))));
+}
+
+/** @param {unknown} error @returns {Error} about a key that is as it should be, perhaps, but not for kbpgp */
+function cannotVerify(error) {
+  const why = error instanceof Error ? error.message : String(error);
+  return Object.assign(new Error(`kbpgp cannot verify this key: ${why}`, { cause: error }), { name: "CannotVerify" });
 }

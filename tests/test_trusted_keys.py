@@ -1,0 +1,185 @@
+"""Odd keys, as trusted ones and as the server's own: both engines take and refuse the same."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pysequoia
+import pytest
+from click.testing import Result
+
+from crafted import BORN, NOW, REVOKE_KEY, Author, Rsa, armour, subpacket
+from crafted_curves import Ecdsa, Ed25519
+from live import ROOT
+from signal_server.app import create_app
+from signal_server.errors import Untrusted
+from signal_server.openpgp.trust import open_keyring
+from signal_server.settings import Settings
+from signed_peer import make_private_key
+
+ENGINES = ["gnupg", "sequoia"]
+TEXT = b"chess"
+NAME = "x <x@x.invalid>"
+MAY = subpacket(27, b"\x03")
+HALF_A_DAY = subpacket(9, (43200).to_bytes(4, "big"))
+
+
+@pytest.fixture(scope="module")
+def alice() -> Author:
+    return Author(Rsa())
+
+
+def block(key: bytes) -> str:
+    return armour(key, "PUBLIC KEY BLOCK")
+
+
+def prolonged(alice: Author) -> bytes:
+    """It ran out half a day ago, by the first of two statements."""
+    later = alice.on_name(NAME, 0x13, hashed=MAY, created=NOW - 600)
+    return alice.primary + alice.name(hashed=HALF_A_DAY) + later
+
+
+def poisoned(alice: Author) -> bytes:
+    """Somebody put statements beside its own that it never made, and newer ones."""
+    false = {"hashed": subpacket(27, b"\x01"), "created": NOW - 600, "spoil": True}
+    direct = alice.on_self(0x1F, **false)
+    return alice.primary + direct + alice.name() + alice.on_name(NAME, 0x13, **false)
+
+
+def with_many_names(alice: Author) -> bytes:
+    return alice.certificate() + b"".join(alice.name(f"name {number}") for number in range(24))
+
+
+@pytest.mark.parametrize("make", [prolonged, poisoned, with_many_names])
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_key_is_the_same_among_the_trusted_and_by_itself(
+    engine: str, make: Callable[[Author], bytes], alice: Author
+) -> None:
+    key, message = block(make(alice)), armour(alice.message(TEXT))
+    with open_keyring(openpgp=engine, trusted_keys=key, private_key=None, passphrase=None) as keyring:
+        assert keyring.verify(message, block(alice.certificate())).text == TEXT
+        assert [each.state(time.time()) for each in (keyring.trusted or {}).values()] == ["good"]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_key_in_two_files_is_revoked_if_one_says_so(engine: str, alice: Author, tmp_path: Path) -> None:
+    revoked = alice.primary + alice.on_self(REVOKE_KEY, hashed=b"\x02\x1d\x00") + alice.name()
+    (tmp_path / "a.asc").write_text(block(revoked))
+    (tmp_path / "b.asc").write_text(block(alice.certificate()))
+    with (
+        open_keyring(
+            openpgp=engine, trusted_keys=str(tmp_path), private_key=None, passphrase=None
+        ) as keyring,
+        pytest.raises(Untrusted) as refusal,
+    ):
+        keyring.verify(armour(alice.message(TEXT)), block(alice.certificate()))
+    assert refusal.value.reason == "key revoked"
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_private_key_needs_no_checksum(engine: str) -> None:
+    for name in ("anna", "anna1", "anna12"):  # base64 ends in three ways, one of which gpg 2.2 misreads
+        bare = re.sub(r"\n=[A-Za-z0-9+/]{4}\n", "\n", make_private_key("", name=name))
+        with open_keyring(
+            openpgp=engine, trusted_keys=None, private_key="A key:\n" + bare, passphrase=None
+        ) as keyring:
+            assert keyring.verify(keyring.sign("x"), keyring.public_key() or "").text == b"x"
+
+
+# --- the command line --------------------------------------------------------------------------------------
+
+
+def spacerift(*arguments: str, given: str | None = None, **settings: object) -> Result:
+    environ = {f"SPACERIFT_{name}": str(value) for name, value in settings.items()}
+    app = create_app(Settings.from_env(environ))
+    try:
+        return app.test_cli_runner().invoke(args=["spacerift", *arguments], input=given)
+    finally:
+        if signatures := app.extensions["spacerift"].signatures:
+            signatures.close()
+
+
+def odd_keys() -> dict[str, str]:
+    """Keys that are refused, by what `keys import` must say of them."""
+    alice = Author(Rsa())
+    weak, new, strange = Author(Ecdsa("P-384")), Author(Ed25519(new=True)), Author(Ecdsa("secp256k1"))
+    version_6 = pysequoia.Tsk.generate("six", profile=pysequoia.Profile.RFC9580).extract_certificate()
+    return {
+        "key without a name": block(alice.primary),
+        "hash of the self-signature": block(weak.primary + weak.name(hash_="sha256")),
+        "is not signed by itself": block(alice.primary + alice.name(spoil=True)),
+        "key algorithm": block(new.certificate()),
+        "key algorithm ": block(strange.certificate()),
+        "key version": str(version_6),
+        "key size": block(Author(Rsa(1024)).certificate()),
+        "critical subpacket": block(
+            alice.primary + alice.name(hashed=subpacket(20, b"\x80" + bytes(4) + b"\1\0\0a", critical=True))
+        ),
+    }
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_keys_import_says_what_is_wrong_with_a_key(engine: str, tmp_path: Path) -> None:
+    for words, key in odd_keys().items():
+        done = spacerift("keys", "import", "-", given=key, TRUSTED_KEYS=tmp_path, OPENPGP=engine)
+        assert done.exit_code != 0
+        assert words.strip() in done.output
+        assert done.output.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_key_of_a_clock_that_is_ahead_is_imported(engine: str, tmp_path: Path) -> None:
+    soon = int(time.time()) + 40
+    young = Author(Rsa(), soon)
+    key = block(young.primary + young.name(created=soon))
+    done = spacerift("keys", "import", "-", given=key, TRUSTED_KEYS=tmp_path, OPENPGP=engine)
+    assert done.exit_code == 0, done.output
+    listed = spacerift("keys", "list", "--json", TRUSTED_KEYS=tmp_path, OPENPGP=engine)
+    assert [each["fingerprint"] for each in json.loads(listed.output)] == [young.fingerprint]
+
+
+def test_both_engines_show_the_same_name(tmp_path: Path) -> None:
+    alice = Author(Rsa())
+    first = alice.name("zoe", hashed=subpacket(25, b"\x01"), created=BORN)
+    key = block(alice.primary + alice.name("b", created=BORN + 60) + first + alice.name("a"))
+    (tmp_path / "alice.asc").write_text(key)
+    for engine in ENGINES:
+        listed = spacerift("keys", "list", "--json", TRUSTED_KEYS=tmp_path, OPENPGP=engine)
+        assert [each["name"] for each in json.loads(listed.output)] == ["zoe"]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_doctor_tells_of_trusted_keys_that_may_not_sign(engine: str, tmp_path: Path) -> None:
+    good, old = Author(Rsa()), Author(Rsa())
+    (tmp_path / "good.asc").write_text(block(good.certificate()))
+    settings = {"SIGNATURES": "required", "OPENPGP": engine, "TRUSTED_KEYS": tmp_path}
+    (line,) = (each for each in spacerift("doctor", **settings).output.splitlines() if "trusted keys" in each)
+    assert "1, which may sign now, with either engine" in line
+    (tmp_path / "old.asc").write_text(block(old.primary + old.name(hashed=HALF_A_DAY)))
+    (line,) = (each for each in spacerift("doctor", **settings).output.splitlines() if "trusted keys" in each)
+    assert f"{old.fingerprint}: key expired" in line
+    assert good.fingerprint not in line
+
+
+# --- the words ---------------------------------------------------------------------------------------------
+
+
+def test_every_reason_stands_in_the_document() -> None:
+    said = set()
+    for path in (ROOT / "signal_server" / "openpgp").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call):
+                name = getattr(node.func, "id", getattr(node.func, "attr", ""))
+                texts = [each.value for each in ast.walk(node) if isinstance(each, ast.Constant)]
+                if name in ("Untrusted", "check_end"):
+                    said |= {text for text in texts if isinstance(text, str)}
+    document = (ROOT / "docs" / "signatures.md").read_text()
+    table = document.split("| reason |")[1].split("\n\n")[0]
+    told = {word for row in table.splitlines()[2:] for word in re.findall(r"`([^`]+)`", row.split("|")[1])}
+    assert said - {"sequoia: ", "refused"} == told
