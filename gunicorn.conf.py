@@ -83,6 +83,9 @@ limit_request_line = 2048
 limit_request_fields = 64
 limit_request_field_size = 8190
 
+# No header says which path was asked for: from an address that is trusted with more, SCRIPT_NAME would.
+forwarder_headers = ""
+
 # SPACERIFT_LOG has a line for each request, at a tenth of what this would cost. Errors go to the terminal.
 accesslog = None
 
