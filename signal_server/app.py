@@ -20,6 +20,7 @@ from .commands.group import group
 from .errors import ConfigurationError
 from .http.connection import WRITE_SECONDS
 from .http.endpoint import HEADERS, Endpoint
+from .http.hosting import Hosting
 from .http.passes import new_pass
 from .http.routes import Routes
 from .http.wsgi import WsgiDriver
@@ -97,10 +98,12 @@ class SignalServer:
             signs=signs,
         )
         self.timers.every_tick(metrics.publish, unless=lambda: "PROMETHEUS_MULTIPROC_DIR" not in os.environ)
-        self.driver = WsgiDriver(self.endpoint, self.timers, max_body=settings.max_body)
+        hosting = Hosting(is_shared=servers is not None)
+        self.driver = WsgiDriver(self.endpoint, self.timers, hosting, max_body=settings.max_body)
         self.routes = Routes(
             self.endpoint,
             self.driver,
+            hosting,
             settings=settings,
             request_log=self.request_log,
             store=self.store,

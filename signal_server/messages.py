@@ -25,7 +25,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import blake2b
 from json.decoder import scanstring  # type: ignore[attr-defined]
 from typing import Any, Final, NamedTuple, NoReturn
@@ -94,7 +94,6 @@ class Request:
         name: the REQUEST parameter, by which a `LEAVE` can end it.
         literal: SIGNAL as the JSON string that it came in, if it can be sent on as it is.
         sealed: what a signed request carries in place of `signal` and `namespace`, which are empty then.
-        is_answer: it is a `CONNECT` with a `nonce`.
     """
 
     type: str
@@ -106,21 +105,22 @@ class Request:
     name: str | None = None
     literal: str = ""
     sealed: Sealed | None = None
-    is_answer: bool = field(init=False)
 
-    def __post_init__(self) -> None:
-        self.is_answer = self.nonce is not None and self.type == CONNECT
+    @property
+    def is_answer(self) -> bool:
+        """Is it a `CONNECT` with a `nonce`?"""
+        return self.nonce is not None and self.type == CONNECT
 
 
 @dataclass(slots=True)
 class Admitted:
-    """A request that was let in: what it says, and who said it.
+    """A signed request that was let in: what it says, and who said it.
 
     Attributes:
         pool: where it meets others, from `pool_of`.
         payload: what the other peer gets: members of a JSON object, in ASCII.
         digest: equal for a repeat of the same answer; empty if it is none.
-        signer: the primary fingerprint of the key that signed it, None for an open request.
+        signer: the primary fingerprint of the key that signed it.
         once: names a signed text, which may come once.
         is_replay: it came before, so it is good as the repeat of an answer only.
     """
@@ -129,19 +129,9 @@ class Admitted:
     pool: str
     payload: str
     digest: bytes
-    signer: str | None = None
+    signer: str
     once: str = ""
     is_replay: bool = False
-
-
-def admit_open(request: Request) -> Admitted:
-    """Let an open request in."""
-    return Admitted(
-        request,
-        "open:" + request.namespace if request.namespace else "open:",
-        '"SIGNAL":' + (request.literal or encode_text(request.signal)),
-        b"" if request.nonce is None else digest_of(request.signal),
-    )
 
 
 def digest_of(signal: str) -> bytes:
@@ -158,7 +148,7 @@ class Arrival:
         pool: where it meets others, from `pool_of`.
         peer: who it is, 16 bytes; the same peer is never matched with itself.
         bearer: whoever presents a nonce must be the bearer it was given to.
-        signal: the offer or the answer, opaque: `Admitted.payload`.
+        signal: the offer or the answer, opaque; as members of a JSON object, in ASCII.
         digest: equal for a repeat of the same answer.
         wait_ms: how long it may wait from now on.
         rematch: it may meet again a peer that it was linked with.

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from flask import Flask
 
-import signal_server.matching.stores.redis
+import signal_server.matching.stores.redis_scripts
 from tests import probe
 
 
 def app() -> Flask:
-    signal_server.matching.stores.redis.FOLDER = Path(os.environ["TEST_LUA"])
+    signal_server.matching.stores.redis_scripts.FOLDER = Path(os.environ["TEST_LUA"])
     return probe.app()

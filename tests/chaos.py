@@ -2,6 +2,7 @@
 
     PYTHONPATH=. python tests/chaos.py --seconds 120              # all faults
     PYTHONPATH=. python tests/chaos.py --faults kill,stop         # these only
+    PYTHONPATH=. python tests/chaos.py --scripts                  # on a Redis without functions
     PYTHONPATH=. python tests/chaos.py --broken                   # does the checker notice a broken server?
 
 The faults: `kill` a worker with -9, `stop` one for some seconds, `restart` Redis after a kill -9, so empty,
@@ -13,7 +14,8 @@ used once, so from what each peer was told it follows whether anything went wron
     an offer with two answers, or handed to a second peer while it was out, or after it was answered
     a nonce given twice
     DELIVERED, but the initiator, who stayed, has no answer
-    two that meet again within the memory
+    two that meet again within the memory, though not both said REMATCH, or one had bounced the other
+    an offer that was handed out after its LEAVE
     a reply that is cut short, or a status that the protocol does not have, or a request that never ends
     a key that is left in Redis when all is over
 """
@@ -38,7 +40,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import signal_server.matching.stores.redis as redis_store
+import signal_server.matching.stores.redis_scripts as redis_scripts
 from live import Server
 from redis_server import REDIS, VALKEY, RedisServer
 
@@ -62,7 +64,9 @@ class Handed:
     at: float
     offer: str
     to: str
+    rematch: bool  # both said so
     ended: float | None = None  # bounced, or hung up
+    bounced_at: float = 0  # when it was known to be bounced
     answer: str | None = None
     answered: float | None = None
     told: str | None = None
@@ -75,6 +79,9 @@ class Seen:
 
     handed: dict[str, Handed] = field(default_factory=dict)  # by nonce
     answers: dict[str, tuple[str, float]] = field(default_factory=dict)  # by offer: the answer that came
+    says: set[str] = field(default_factory=set)  # texts that came with REMATCH
+    ended: dict[str, tuple[float, float]] = field(default_factory=dict)  # by offer: it came, it left
+    troubled: list[tuple[float, float]] = field(default_factory=list)  # from when to when there was a fault
     left: set[str] = field(default_factory=set)  # offers whose peers hung up, or whose connection broke
     replies: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
@@ -104,7 +111,10 @@ class Peer:
 
     async def link(self, offer: str) -> None:
         leaves = self.rng.random() < 0.05
-        told = await self.ask(offer, {"TYPE": "CONNECT"}, leaves=leaves)
+        if self.rng.random() < 0.1:
+            told = await self.ask_and_leave(offer)
+        else:
+            told = await self.ask(offer, {"TYPE": "CONNECT"}, leaves=leaves)
         while told is not None and told["TYPE"] == "DEMOTE":
             nonce, chance = told["NONCE"], self.rng.random()
             handed = self.seen.handed[nonce]
@@ -113,12 +123,30 @@ class Peer:
                 self.number += 1
                 offer = f"offer {self.name}.{self.number}"
                 told = await self.ask(offer, {"TYPE": "BOUNCE", "NONCE": nonce})
+                if (
+                    told is not None and time.monotonic() < handed.sent + ANSWER_SECONDS
+                ):  # its time was not over
+                    handed.bounced_at = handed.ended
                 continue
             if chance < 0.15:
                 return  # says nothing, and so the nonce runs out
             if chance < 0.2:
                 await self.steal()
             told = await self.answer(nonce, handed)
+
+    async def ask_and_leave(self, offer: str) -> dict[str, str] | None:
+        """A request with a name, which a LEAVE ends, whichever worker that comes to."""
+        name, began = f"{self.rng.getrandbits(128):032x}", time.monotonic()
+        asking = asyncio.create_task(self.ask(offer, {"TYPE": "CONNECT", "REQUEST": name}))
+        await asyncio.sleep(self.rng.choice([0, 0.01, 0.1, 0.3]))
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError, TimeoutError):
+            async with asyncio.timeout(LONGEST_SECONDS):
+                leave = {"TYPE": "LEAVE", "REQUEST": name, "FINGERPRINT": self.name}
+                told = await self.exchange(leave, leaves=False)
+                if told is not None and told["TYPE"] == "LEFT":
+                    self.seen.replies["LEFT"] += 1
+                    self.seen.ended[offer] = began, time.monotonic()
+        return await asking
 
     async def steal(self) -> None:
         """Answer with a nonce that somebody else was given."""
@@ -139,6 +167,9 @@ class Peer:
         """One request. None: there was no reply, for the connection broke or we left."""
         began, was_away = time.monotonic(), self.seen.is_away
         told = None
+        if self.rng.random() < 0.5:
+            parameters = parameters | {"REMATCH": "1"}
+            self.seen.says.add(text)
         try:
             async with asyncio.timeout(LONGEST_SECONDS):
                 told = await self.exchange(
@@ -170,7 +201,8 @@ class Peer:
         elif told["TYPE"] == "DEMOTE":
             if told["NONCE"] in self.seen.handed:
                 self.seen.wrong.append(f"{told['NONCE']} was given twice")
-            self.seen.handed[told["NONCE"]] = Handed(began, now, given, self.name)
+            rematch = {text, given} <= self.seen.says
+            self.seen.handed[told["NONCE"]] = Handed(began, now, given, self.name, rematch)
 
     async def exchange(self, parameters: dict[str, str], leaves: bool) -> dict[str, str] | None:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.rng.choice(self.ports))
@@ -205,8 +237,10 @@ class Trouble:
         while time.monotonic() < until - 1:
             fault = self.rng.choice(faults)
             self.seen.faults[fault] += 1
+            began = time.monotonic()
             await getattr(self, fault)()
             ended = time.monotonic()
+            self.seen.troubled.append((began, ended))
             await asyncio.sleep(self.rng.uniform(0.5, 1.5) * pause)
             later = [each for each in self.seen.linked if each > ended]
             self.seen.recovery.append((later[0] if later else time.monotonic()) - ended)
@@ -285,6 +319,13 @@ def check_handed(seen: Seen) -> None:
     for each in seen.handed.values():
         by_offer[each.offer].append(each)
     for offer, given in by_offer.items():
+        came, ended = seen.ended.get(offer, (0, 0))
+        # A fault may delay the request itself until its LEAVE is forgotten.
+        if ended and not any(start < ended + 0.5 and came - 0.5 < end for start, end in seen.troubled):
+            late = [each for each in given if each.sent > ended]
+            seen.wrong += [
+                f"{offer} was handed out {each.sent - ended:.3f} s after its LEAVE" for each in late
+            ]
         for one, other in itertools.permutations(given, 2):
             if one.told == "DELIVERED" and other.sent > one.told_at:
                 seen.wrong.append(f"{offer} was handed out after it was answered")
@@ -294,19 +335,25 @@ def check_handed(seen: Seen) -> None:
 
 
 def check_memory(seen: Seen) -> None:
-    """Two that were linked do not meet again for a while, unless Redis has forgotten it."""
-    met: dict[frozenset[str], float] = {}
-    delivered = [each for each in seen.handed.values() if each.told == "DELIVERED"]
-    events = [(each.answered or 0, True, each) for each in delivered]
-    events += [(each.at, False, each) for each in seen.handed.values()]
-    for at, linked, each in sorted(events, key=lambda event: event[0]):
+    """Two that were linked do not meet again for a while, unless both want to; and after a bounce they do not
+    in any case. Unless Redis has forgotten it."""
+    met: dict[tuple[frozenset[str], bool], float] = {}
+    events = [
+        (each.answered or 0, "linked", each) for each in seen.handed.values() if each.told == "DELIVERED"
+    ]
+    events += [(each.bounced_at, "bounced", each) for each in seen.handed.values() if each.bounced_at]
+    events += [(each.at, "handed", each) for each in seen.handed.values()]
+    for at, what, each in sorted(events, key=lambda event: event[0]):
         pair = frozenset((each.to, each.offer.split(" ")[1].split(".")[0]))
-        if linked:
-            met[pair] = at
-        elif (
-            pair in met and met[pair] < at < met[pair] + MEMORY_SECONDS and not forgotten(seen, met[pair], at)
-        ):
-            seen.wrong.append(f"{set(pair)} met again after {at - met[pair]:.2f} s")
+        if what != "handed":
+            met[pair, what == "bounced"] = at
+            continue
+        for is_bounce in (False, True):
+            since = met.get((pair, is_bounce))
+            if since is None or not since < at < since + MEMORY_SECONDS or forgotten(seen, since, at):
+                continue
+            if is_bounce or not each.rematch:
+                seen.wrong.append(f"{set(pair)} met again after {at - since:.2f} s, bounced: {is_bounce}")
 
 
 def forgotten(seen: Seen, since: float, until: float) -> bool:
@@ -365,6 +412,7 @@ def chaos(
     seed: int = 0,
     lua: str = "",
     binary: str = REDIS,
+    scripts: bool = False,
 ) -> Seen:
     """Let it go wrong for a while. Returns what was seen, checked."""
     settings: dict[str, object] = {
@@ -382,7 +430,8 @@ def chaos(
             what["app"] = "tests.broken_probe:app()"
             os.environ["TEST_LUA"] = lua
             stack.callback(os.environ.pop, "TEST_LUA")
-        redis = stack.enter_context(RedisServer(binary))
+        options = {"rename_command": 'FUNCTION ""'} if scripts else {}
+        redis = stack.enter_context(RedisServer(binary, **options))
         servers = [stack.enter_context(Server(**what, REDIS_URL=redis.url, **settings)) for _ in range(2)]
         seen = asyncio.run(
             play(redis, servers, seconds=seconds, peers=peers, faults=faults, pause=pause, seed=seed)
@@ -420,7 +469,7 @@ BROKEN = {
         "deliver(offer, 'ANSWER', nonce, signal)\n",
         "deliver(offer, 'ANSWER', nonce, signal)\ndeliver(arrival, 'DELIVERED', '', '')\n",
     ),
-    "the memory forgets": ("settle", "remember(handover)\n", ""),
+    "the memory forgets": ("settle", "remember(handover, 'linked')\n", ""),
     "a nonce is anybody's": (
         "rules",
         "handover.pool == arrival.pool and handover.bearer == arrival.bearer",
@@ -433,7 +482,7 @@ def broken() -> Iterator[tuple[str, Seen]]:
     """The same with a server that is broken on purpose."""
     for what, (name, old, new) in BROKEN.items():
         with tempfile.TemporaryDirectory() as folder:
-            shutil.copytree(redis_store.FOLDER, folder, dirs_exist_ok=True)
+            shutil.copytree(redis_scripts.FOLDER, folder, dirs_exist_ok=True)
             file = Path(folder) / f"{name}.lua"
             source = file.read_text()
             assert source.count(old) == 1, f"the line to break has changed: {old}"
@@ -450,6 +499,7 @@ def main() -> int:
     parser.add_argument("--pause", type=float, default=2.0, help="seconds between two faults")
     parser.add_argument("--seed", type=int, default=time.time_ns() % 10_000)
     parser.add_argument("--valkey", action="store_true", help="instead of Redis")
+    parser.add_argument("--scripts", action="store_true", help="on a server without functions")
     parser.add_argument("--broken", action="store_true")
     given = parser.parse_args()
     if given.broken:
@@ -469,6 +519,7 @@ def main() -> int:
         pause=given.pause,
         seed=given.seed,
         binary=VALKEY if given.valkey else REDIS,
+        scripts=given.scripts,
     )
     print(report(seen))
     return int(bool(seen.wrong))

@@ -393,6 +393,14 @@ def upgrade(random: Random, made: Draft) -> None:
         made.add(b"HTTP2-Settings", random.choice([b"AAMAAABkAARAAAAAAAIAAAAA", b"", b"!"]))
 
 
+def schemes(random: Random, made: Draft) -> None:
+    """Headers of a proxy that may contradict each other."""
+    names = [(b"X-Forwarded-Proto", b"https"), (b"X-Forwarded-Protocol", b"ssl"), (b"X-Forwarded-Ssl", b"on")]
+    for name, value in random.sample(names, random.choice([2, 2, 3])):
+        place = random.randrange(len(made.headers) + 1)
+        made.add(name, random.choice([value, value, b"http", b"off"]), place)
+
+
 def preface(random: Random, made: Draft) -> None:
     made.before = random.choice(
         [
@@ -464,7 +472,7 @@ TWISTS: list[tuple[int, Callable[[Random, Draft], None]]] = [
     (5, header_value), (4, header_fold), (6, header_twice), (4, header_gone), (8, header_added), (2,
     many_headers), (2, long_header),
     (9, content_length), (4, content_length_twice), (10, chunked), (6, connection), (3, host), (2, upgrade),
-    (1, preface),
+    (1, preface), (2, schemes),
     (3, content_type), (4, gzipped), (3, body), (4, smuggled), (4, after),
 ]
 # fmt: on

@@ -380,13 +380,13 @@ def show(fuzz: Fuzz, name: str, case: Case) -> None:
 
 
 def try_mutants(cases: int, seed: int, names: list[str]) -> list[str]:
-    """The mutants of gunicorn's parser that were not noticed."""
+    """The mutants that were not noticed."""
     missed = []
     with server(STOCK) as measure:
         for name, mutant in MUTANTS.items():
             if names and name not in names:
                 continue
-            with mutant.planted(), server(STOCK, mutant) as judged:
+            with mutant.planted(), server("" if mutant.is_ours else STOCK, mutant) as judged:
                 fuzz = Fuzz((judged.port, measure.port))
                 fuzz.run((f"{seed}:{number}" for number in range(cases)), enough=1)
             seen = bool(fuzz.differences)
@@ -403,7 +403,7 @@ def main() -> int:
     parser.add_argument("--theirs", default=STOCK, help="the worker class that it is measured by")
     parser.add_argument("--enough", type=int, default=5, help="stop after so many differences")
     parser.add_argument("--only", help="the seed of one case, such as 7:123, to be shown with both verdicts")
-    parser.add_argument("--mutants", nargs="*", help="try these mutants of gunicorn's parser, or all")
+    parser.add_argument("--mutants", nargs="*", help="try these mutants, or all")
     options = parser.parse_args()
     if options.mutants is not None:
         return len(try_mutants(options.cases, options.seed, options.mutants))

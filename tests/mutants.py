@@ -1,6 +1,6 @@
 """Parsers that are too lenient, or too strict, to show that tests/fuzz_framing.py notices them.
 
-Each is gunicorn with one option set, or with one line of its source changed in a copy of its package.
+Each is gunicorn with one option set, or a copy of gunicorn or of our worker with one line changed.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from pathlib import Path
 
 import gunicorn
 
+import live
+
 
 @dataclass(frozen=True)
 class Mutant:
@@ -22,7 +24,7 @@ class Mutant:
 
     Attributes:
         options: for gunicorn's command line.
-        file: of gunicorn's package.
+        file: below the folder that has the packages `gunicorn` and `signal_server`.
         old, new: the text that is replaced in it, and by what.
     """
 
@@ -31,38 +33,49 @@ class Mutant:
     old: str = ""
     new: str = ""
 
+    @property
+    def is_ours(self) -> bool:
+        return self.file.startswith("signal_server")
+
     @contextlib.contextmanager
     def planted(self) -> Iterator[None]:
-        """Let a server that is started now find the changed package."""
-        if not self.file:
-            yield
-            return
-        with tempfile.TemporaryDirectory(prefix="spacerift-mutant-") as folder:
-            package = Path(folder) / "gunicorn"
-            shutil.copytree(
-                Path(gunicorn.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__")
-            )
-            source = (package / self.file).read_text()
-            assert source.count(self.old) >= 1, (
-                f"gunicorn's source has changed: {self.file} has no {self.old!r}"
-            )
-            (package / self.file).write_text(source.replace(self.old, self.new))
-            before = os.environ.get("PYTHONPATH")
-            os.environ["PYTHONPATH"] = folder
+        """Let a server that is started now find the changed source."""
+        with tempfile.TemporaryDirectory(prefix="spacerift-mutant-") as name:
+            folder, root, path = Path(name), live.ROOT, os.environ.get("PYTHONPATH")
+            sources = [root / "signal_server", root / "tests"] if self.is_ours else []
+            for source in [*sources, Path(gunicorn.__file__).parent]:
+                shutil.copytree(source, folder / source.name, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copy(root / "gunicorn.conf.py", folder)
+            if self.file:
+                text = (folder / self.file).read_text()
+                assert self.old in text, f"the source has changed: {self.file} has no {self.old!r}"
+                (folder / self.file).write_text(text.replace(self.old, self.new))
             try:
+                os.environ["PYTHONPATH"] = name
+                if self.is_ours:
+                    live.ROOT = folder
                 yield
             finally:
+                live.ROOT = root
                 os.environ.pop("PYTHONPATH")
-                if before is not None:
-                    os.environ["PYTHONPATH"] = before
+                if path is not None:
+                    os.environ["PYTHONPATH"] = path
 
 
 def in_message(old: str, new: str) -> Mutant:
-    return Mutant((), "http/message.py", old, new)
+    return Mutant((), "gunicorn/http/message.py", old, new)
 
 
 def in_body(old: str, new: str) -> Mutant:
-    return Mutant((), "http/body.py", old, new)
+    return Mutant((), "gunicorn/http/body.py", old, new)
+
+
+def in_ordinary(old: str, new: str) -> Mutant:
+    return Mutant((), "signal_server/http/ordinary.py", old, new)
+
+
+def in_worker(old: str, new: str) -> Mutant:
+    return Mutant((), "signal_server/http/worker.py", old, new)
 
 
 UNTRUSTED_INPUT = "#  -> whatever happens next, remaining input must not be trusted\n                "
@@ -111,5 +124,34 @@ MUTANTS = {
     "any chunk extension": in_body("if chunk_ext and not CHUNK_EXT_RE", "if False and not CHUNK_EXT_RE"),
     "no end of a chunk": in_body("if rest[:2] != b'\\r\\n':", "if False:"),
     "a body one byte short": in_body("self.length = length", "self.length = length - (length > 40)"),
+    "ours: any byte in a value": in_ordinary(r"[\t\x20-\x7e\x80-\xff]*", r"[^\r\n]*"),
+    "ours: any byte in a name": in_ordinary(r"""[!#$%&'*+.^`|~0-9A-Za-z-]+""", r"[^:\r\n]+"),
+    "ours: underscores in a name": in_ordinary("~0-9A-Za-z-]+", "~0-9A-Za-z_-]+"),
+    "ours: names twice": in_ordinary("if len(fields) != len(lines) or", "if"),
+    "ours: chunks are nothing unusual": in_ordinary('        b"transfer-encoding",\n', ""),
+    "ours: expectations are nothing unusual": in_ordinary('        b"expect",\n', ""),
+    "ours: schemes may contradict": in_ordinary(
+        "if len(self._scheme_headers.intersection(fields)) > 1:", "if False:"
+    ),
+    "ours: HTTP/1.0": in_ordinary(
+        "map(re.escape, self._first_lines)", '(re.escape(each)[:-1] + b"[01]" for each in self._first_lines)'
+    ),
+    "ours: one field more": in_ordinary("{1,%d})", r"{1,%d})(?:[A-Za-z0-9-]+: [^\r]*\r\n)?"),
+    "ours: a longer head": in_ordinary(
+        "min(MOST_HEAD_BYTES, bound) if bound > 0 else MOST_HEAD_BYTES", "1 << 16"
+    ),
+    "ours: a body of any length": in_ordinary("if length > self._max_body:", "if False:"),
+    "ours: a body one byte longer": in_ordinary(
+        "return found, end, end + length", "return found, end, end + length + 1"
+    ),
+    "ours: a length of any digits": in_ordinary(
+        "not digits.isdigit()", "not digits.decode('latin-1').strip().isnumeric()"
+    ),
+    "ours: an unfinished body": in_ordinary("if len(data) < end + length:", "if len(data) < end:"),
+    "ours: what is behind is lost": in_worker("connection.buffer = data[end:]", 'connection.buffer = b""'),
+    "ours: what was read is lost": in_worker(
+        "client.replay = data", 'client.replay = data[data[:3] != b"GET" :]'
+    ),
+    "ours: close is not heard": in_worker("closes = ordinary.closes or", "closes ="),
 }
 """What each parser accepts, or does, that gunicorn's does not."""

@@ -11,6 +11,7 @@ import ctypes
 import os
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 CLONE_NEWNET = 0x40000000
 ADDRESS = "10.99.0.2"
@@ -39,9 +40,20 @@ def network() -> Iterator[None]:
             ip("link", "set", "nic0", "up")
             ip("link", "set", "nic1", "up")
             add(ADDRESS)
+            # Firefox offers the address of the default route only, and looks for names by multicast.
+            ip("route", "add", "default", "dev", "nic0")
+            for server in nameservers():
+                ip("route", "add", "unreachable", server)  # at once, and not once somebody tires of waiting
             yield
         finally:
             check(libc.setns(before.fileno(), CLONE_NEWNET))
+
+
+def nameservers() -> set[str]:
+    """Those that this machine asks, without one of its own."""
+    lines = [line.split() for line in Path("/etc/resolv.conf").read_text().splitlines()]
+    found = {words[1] for words in lines if words[:1] == ["nameserver"]}
+    return {each for each in found if ":" not in each and not each.startswith("127.")}
 
 
 def add(address: str) -> None:

@@ -32,9 +32,8 @@ from urllib.parse import quote
 
 from playwright.sync_api import Playwright, sync_playwright
 
-from browser_fixtures import ARGUMENTS, CHROMIUM, QuietHandler
 from live import ROOT, Server
-from tabs import bundle
+from tabs import ARGUMENTS, CHROMIUM, QuietHandler, bundle
 from two_paths import ADDRESS, TwoPaths
 
 FIREFOX = "/usr/bin/firefox-esr"

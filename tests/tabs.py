@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import http.server
 import json
 import re
 import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote
@@ -17,8 +19,22 @@ from playwright.sync_api import Browser, BrowserContext, Page
 
 from live import ROOT
 
+CHROMIUM = "/usr/bin/chromium"
+
 KINDS = ["native", "simple-peer 9", "simple-peer 10"]
 
+
+CHROMIUM = "/usr/bin/chromium"
+ARGUMENTS = [
+    "--no-sandbox",  # the suite runs as root
+    "--disable-features=WebRtcHideLocalIpsWithMdns",  # without multicast, a .local name never resolves
+    "--allow-loopback-in-peer-connection",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--no-first-run",
+    "--use-fake-device-for-media-stream",
+    "--use-fake-ui-for-media-stream",
+]
 
 PERMISSIONS = ["microphone", "camera"]
 """Without one of them Chromium offers the address of the default route only, and no loopback."""
@@ -29,6 +45,23 @@ def bundle(entry: str, output: Path) -> None:
     command = ["node_modules/.bin/esbuild", entry, "--bundle", "--format=esm", "--target=es2022"]
     command += ["--define:global=globalThis", "--log-level=warning", f"--outfile={output}"]
     subprocess.run(command, cwd=ROOT, check=True, timeout=60)
+
+
+@contextlib.contextmanager
+def serve_site(folder: Path) -> Iterator[str]:
+    """Make that site in a folder, and serve it."""
+    (folder / "page.html").write_bytes((ROOT / "tests/browser/page.html").read_bytes())
+    bundle("tests/browser/page.js", folder / "page.bundle.js")
+    handler = partial(QuietHandler, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_: Any) -> None:
+        pass
 
 
 @contextlib.contextmanager

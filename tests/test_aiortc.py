@@ -15,7 +15,7 @@ from aiortc import RTCPeerConnection
 
 from live import ROOT, Server
 from network import ADDRESS, add, delete, network
-from python_peer import aiortc_peer
+from python_peer import aiortc_peer, until_waiting
 from signal_server.client import dtls_fingerprint
 
 HELLO = "hello from aiortc"
@@ -37,7 +37,7 @@ def example() -> Iterator[dict[str, Any]]:
 
 def test_two_of_them_link_and_a_goodbye_ends_both(server: Server, namespace: str) -> None:
     with aiortc_peer(server.url, namespace) as alice:
-        server.until(waiting=1)
+        until_waiting(server)
         with aiortc_peer(server.url, namespace) as bob:
             bob.until("linked, as the responder", HELLO)
             alice.until("linked, as the initiator", HELLO)
@@ -47,7 +47,7 @@ def test_two_of_them_link_and_a_goodbye_ends_both(server: Server, namespace: str
 
 def test_ctrl_c_leaves_the_pool(server: Server, namespace: str) -> None:
     with aiortc_peer(server.url, namespace) as alice:
-        server.until(waiting=1)
+        until_waiting(server)
         alice.interrupt()
         server.until(waiting=0)
 
@@ -56,21 +56,21 @@ def test_it_bounces_what_it_cannot_read_and_drops_an_answer_that_does_not_fit(
     server: Server, namespace: str
 ) -> None:
     with server.offer("nonsense", NAMESPACE=namespace) as joker, aiortc_peer(server.url, namespace):
-        server.until(waiting=2)
+        until_waiting(server, 2)
         assert joker.is_held()
         joker.close()
-        server.until(waiting=1)
+        until_waiting(server)
         whose = {"FINGERPRINT": "another", "NAMESPACE": namespace, "TYPE": "CONNECT"}
         demote = server.post(whose, SIGNAL="offer")
         server.until(waiting=0)
         nonsense = '{"type": "answer", "sdp": "v=0 no"}'
         assert server.post(whose, SIGNAL=nonsense, NONCE=demote["NONCE"]).type == "DELIVERED"
-        server.until(waiting=1)
+        until_waiting(server)
 
 
 def test_a_link_that_is_lost_is_made_again_with_the_same_peer() -> None:
     with network(), Server() as server, aiortc_peer(server.url, "friends") as alice:
-        server.until(waiting=1)
+        until_waiting(server)
         with aiortc_peer(server.url, "friends") as bob:
             bob.until("linked, as the responder", HELLO)
             alice.until("linked, as the initiator", HELLO)
@@ -88,7 +88,7 @@ def test_a_link_that_is_lost_is_made_again_with_the_same_peer() -> None:
 
 
 TWILIO = [
-    {"url": "stun:10.99.0.77:3478?transport=udp", "urls": "stun:10.99.0.77:3478?transport=udp"},
+    {"url": "stun:10.99.0.77:3478", "urls": "stun:10.99.0.77:3478"},
     {
         "url": "turn:10.99.0.77:3478?transport=udp",
         "username": "someone",
@@ -103,7 +103,7 @@ def test_they_link_though_stun_and_turn_are_silent() -> None:
     """Unbounded, aioice waits for 5 s, which is as long as the server waits for an answer."""
     settings = {"ICE_SERVERS": json.dumps(TWILIO)}
     with network(), Server(**settings) as server, aiortc_peer(server.url, "friends") as alice:
-        server.until(waiting=1)
+        until_waiting(server)
         with aiortc_peer(server.url, "friends") as bob:
             started = time.monotonic()
             bob.until("linked, as the responder")

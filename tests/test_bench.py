@@ -12,9 +12,9 @@ def test_the_benchmark_runs_and_keeps_its_floors(tmp_path: Path) -> None:
     results = bench.measure_all(quick=True)
     for kept in (False, True):
         pair, request = (results.rates[name, (16, kept)] for name in (bench.OURS, bench.NOTHING))
-        assert pair.cpu_us < 8 * request.cpu_us, "a pair is three requests; this machine may be busy"
+        assert pair.cpu_us < 2.5 * request.cpu_us, "a pair takes less than one request of N"
         assert pair.generator < 0.7, "the generator must not be the limit"
-    assert 0 < results.crowds[bench.OURS, 200].kib < 30
+    assert 0 < results.crowds[bench.OURS, 200].kib < 15
     assert results.inside is not None
     assert results.inside.many_us < 3 * results.inside.few_us
     assert 50 < results.inside.pair_bytes < 400

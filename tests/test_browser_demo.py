@@ -177,3 +177,47 @@ def test_nothing_moves_for_those_who_do_not_want_it(stranger: OpenPage) -> None:
         assert (
             page.evaluate("getComputedStyle(document.querySelector('.orb-core')).animationName") == expected
         )
+
+
+def test_friends_who_leave_their_room_meet_again(stranger: OpenPage, server: Server) -> None:
+    alice, bob = stranger(), stranger()
+    for page in (alice, bob):
+        meet(page)
+    for _ in range(2):
+        for page in (alice, bob):
+            expect(page.get_by_role("status")).to_have_text("You are linked with a stranger.")
+        alice.get_by_role("button", name="Leave").click()
+        expect(bob.get_by_role("status")).to_have_text("The stranger left.")
+        bob.get_by_role("button", name="Next stranger").click()
+        meet(alice)
+    say(bob, "Again?")
+    expect(alice.get_by_role("log")).to_contain_text("Again?")
+
+
+def test_a_network_that_reaches_nobody_is_told_what_it_needs(stranger: OpenPage) -> None:
+    relay = """{
+        const Real = RTCPeerConnection;
+        window.RTCPeerConnection = class extends Real {
+            constructor(rtc) { super({ ...rtc, iceTransportPolicy: "relay" }); }
+        };
+    }"""
+    alice, bob = stranger(), stranger()
+    for page in (alice, bob):
+        page.add_init_script(relay)
+        page.reload()
+        meet(page)
+    events = alice.locator("#events")
+    expect(events).to_contain_text("The link did not open. Looking for someone else.")
+    expect(events).to_contain_text("You offered 0 of the own network, 0 as seen from outside")
+    expect(alice.locator("#detail")).to_contain_text("a TURN server is needed")
+
+
+def test_a_browser_without_webrtc_is_told(stranger: OpenPage) -> None:
+    page = stranger()
+    page.add_init_script("delete window.RTCPeerConnection; delete window.webkitRTCPeerConnection")
+    page.reload()
+    meet(page)
+    expect(page.get_by_role("status")).to_have_text(
+        "This browser cannot link: WebRTC is missing or switched off."
+    )
+    expect(page.locator("#detail")).to_contain_text("Try another browser")

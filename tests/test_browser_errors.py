@@ -17,6 +17,7 @@ from tabs import Line, OpenTab, Tab, new_context
 
 pytest_plugins = ["browser_fixtures"]
 
+NOTED = "class extends RTCPeerConnection { constructor(rtc) { super(window.rtc = rtc); } }"
 SILENT_SIGNER = (
     "{ fingerprint: 'A', publicKey: () => '', sign: () => new Promise(() => {}), verify: async () => {} }"
 )
@@ -107,9 +108,7 @@ def test_ice_servers_that_were_limited_are_asked_for_again(
     tab.page.route("**/ice", limit)
     tab.page.reload()
     tab.page.wait_for_function("window.tab")
-    tab.page.evaluate(
-        "window.Peer = class extends RTCPeerConnection { constructor(rtc) { super(window.rtc = rtc); } }"
-    )
+    tab.page.evaluate("() => { window.Peer = NOTED }".replace("NOTED", NOTED))
     tab.meet(javascript="{ Peer }")
     tab.reaches("waiting")
     assert tab.page.evaluate("rtc.iceServers") == [{"urls": "stun:127.0.0.1:9"}]

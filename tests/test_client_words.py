@@ -22,7 +22,16 @@ from urllib.parse import parse_qsl
 import pytest
 
 from live import ROOT, Server
-from signal_server.client import Cancel, Cancelled, Exchange, LinkLost, SpaceriftError, connect, connect_async
+from signal_server.client import (
+    Cancel,
+    Cancelled,
+    Exchange,
+    LinkLost,
+    SpaceriftError,
+    connect,
+    connect_async,
+    ice_servers,
+)
 
 SOON = 10
 NAME = re.compile(r"[A-Za-z0-9_-]{22,64}")
@@ -438,3 +447,26 @@ def test_a_redirect_is_not_followed_and_says_where_it_points(
         client(listener.url)
     assert f"replies {status} and points to 'https://rift.example.com/\\x1b[2J'" in str(raised.value)
     assert (raised.value.status, raised.value.passes, len(listener.requests)) == (status, False, 1)
+
+
+# --- GET /ice ----------------------------------------------------------------------------------------------
+
+
+def test_ice_servers_come_as_strict_libraries_take_them() -> None:
+    stun = "stun:stun.example.com:3478?transport=udp"
+    turn = {"urls": ["turn:turn.example.com?transport=udp"], "username": "someone", "credential": "secret"}
+    listed = [{"url": stun, "urls": stun}, {**turn, "url": turn["urls"][0], "credentialType": "password"}]
+    listener = Listener((200, {"iceServers": listed}))
+    assert ice_servers(listener.url + "rift") == [{"urls": ["stun:stun.example.com:3478"]}, turn]
+    assert listener.heads[0].startswith("GET /rift/ice HTTP/1.1\r\n")
+
+
+def test_a_busy_server_is_asked_again_and_a_refusal_is_no_empty_list() -> None:
+    empty: Reply = (200, {"iceServers": []})
+    busy = Listener((297, {"TYPE": "RATE_LIMIT", "RETRY_AFTER": 0.1}), (503, {}), empty)
+    assert ice_servers(busy.url) == []
+    assert len(busy.requests) == 3
+    for refused, status in ((503, 503), (404, 404), (200, 200), (297, 297)):
+        with pytest.raises(SpaceriftError) as raised:
+            ice_servers(Listener((refused, {"RETRY_AFTER": 60})).url)
+        assert raised.value.status == status

@@ -63,9 +63,10 @@ def test_every_option_of_the_browser_client_stands_in_its_document() -> None:
     options = module.split("@typedef {object} Options\n")[1].split("*/")[0]
     assert told == set(re.findall(r"@property \{.*\} \[(\w+)\]", options))
     link = document.split("| the link's |")[1].split("\n\n")[0]
-    told = {row.split("`")[1].removesuffix("()") for row in link.splitlines() if "`" in row}
-    constructor = module.split("export class Link {")[1].split("\n}\n")[0]
-    assert told == set(re.findall(r"this\.(\w+) =", constructor)) - {"remoteId"}
+    told = {re.split(r"\W", row.split("`")[1])[0] for row in link.splitlines() if "`" in row}
+    constructor = module.split("export class Link ")[1].split("\n}\n")[0]
+    public = set(re.findall(r"this\.(\w+) =", constructor)) - {"remoteId"}
+    assert told == {*public, "close", "addEventListener"}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

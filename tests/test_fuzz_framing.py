@@ -11,13 +11,15 @@ SEED = 20261127
 
 
 def test_our_worker_and_gunicorns_own_agree_on_what_a_request_is(capsys: pytest.CaptureFixture[str]) -> None:
-    fuzz = fuzz_framing.compare("", fuzz_framing.STOCK, cases=4000, seed=SEED, enough=1, quiet=False)
+    fuzz = fuzz_framing.compare("", fuzz_framing.STOCK, cases=1500, seed=SEED, enough=1, quiet=False)
     assert not fuzz.differences, capsys.readouterr().out
-    assert fuzz.ran == 4000
-    assert fuzz.statuses["298"] > 1000, "most cases must come as far as a good request"
+    assert fuzz.ran == 1500
+    assert fuzz.statuses["298"] > 500, "most cases must come as far as a good request"
 
 
-@pytest.mark.parametrize("name", ["obsolete folding", "a length beside chunks", "a body one byte short"])
+@pytest.mark.parametrize(
+    "name", ["obsolete folding", "a body one byte short", "ours: what is behind is lost"]
+)
 def test_a_lenient_parser_is_noticed(name: str) -> None:
     assert name in MUTANTS
-    assert not fuzz_framing.try_mutants(cases=1000, seed=SEED, names=[name])
+    assert not fuzz_framing.try_mutants(cases=500, seed=SEED, names=[name])

@@ -1,6 +1,7 @@
 """Who links with whom: every client waits for every client, and each must hear the other.
 
-The tables in docs/clients.md are what was seen here. They are written anew by
+The tables in docs/clients.md are what was seen here, in a network namespace with an interface. They are
+written anew by
 
     WRITE_MATRIX=1 python -m pytest tests/test_matrix.py
 """
@@ -8,22 +9,37 @@ The tables in docs/clients.md are what was seen here. They are written anew by
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
-import subprocess
-import threading
 import time
-from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
 from urllib.parse import quote
 
-from playwright.sync_api import Browser, Page
+import pytest
+from playwright.sync_api import Browser, sync_playwright
 
 from key_pairs import key_pair
 from live import ROOT, Server
-from python_peer import COMMAND, ENVIRON
-from tabs import Tab, new_context
+from network import network
+from python_peer import COMMAND, until_waiting
+from stacks import (
+    Client,
+    SignedTabClient,
+    Start,
+    TabClient,
+    bun,
+    deno,
+    firefox_page,
+    gstreamer,
+    node,
+    pion,
+    process,
+    python,
+    versions,
+)
+from tabs import CHROMIUM, Tab, new_context, serve_site
 from test_signed_browser import site as signed_site  # noqa: F401, a fixture
 
 pytest_plugins = ["browser_fixtures"]
@@ -31,87 +47,27 @@ pytest_plugins = ["browser_fixtures"]
 WRITE = "WRITE_MATRIX"
 PAGE = ROOT / "docs/clients.md"
 
-LINK = """([kind, { says, ...options }]) => {
-    const search = tab.search(kind, { ...options, met: () => false });
-    search.then(({ peer, channel }) => setInterval(() => (channel ?? peer).send(says), 100));
-}"""
-"""Said again and again: Chromium may lose a responder's first words, where the initiator's page is busy."""
-
-SIGNED_LINK = """async ({ says, ...options }) => {
-    const server = new URLSearchParams(location.search).get("server");
-    const { connect } = await import(`${server}spacerift.js`);
-    tab.all ??= [];
-    connect(server, { ...options, signer: tab.signer, met: () => false }).then(({ channel }) => {
-        channel.onmessage = ({ data }) => tab.all.push(data);
-        setInterval(() => channel.send(says), 100);
-    });
-}"""
-
-PATIENCE = 10
+PATIENCE = 15
 """Seconds. After them, a link that was not seen is a cross in the table."""
 
+LINKS_PER_HOST = 4
+"""A browser has six connections for a host, and so the waiting links of a page go to several."""
 
-class Client(Protocol):
-    """A page or a program that links in any number of namespaces at once."""
-
-    def link(self, **options: str) -> None:
-        """Begin to link, and say what `says` says to the other side."""
-
-    def heard(self) -> list[str]:
-        """All that was said to it so far, by anyone."""
+CANNOT = {
+    frozenset({"node-datachannel", "Pion"}): "¹",
+}
+"""The pairs of stacks that are known not to link, and the mark of the reason on the page."""
 
 
-class TabClient:
-    def __init__(self, tab: Tab, kind: str) -> None:
-        self._page, self._kind = tab.page, kind
-
-    def link(self, **options: str) -> None:
-        self._page.evaluate(LINK, [self._kind, options])
-
-    def heard(self) -> list[str]:
-        heard: list[str] = self._page.evaluate("tab.heard")
-        return heard
+MENDED = {"Firefox", "GStreamer"}
+"""What aiortc links with by the means of its example. Each test run sees these, and all with Chromium."""
 
 
-class SignedTabClient:
-    """A tab with tests/browser/signed.js in it, and a key that one of its libraries made."""
-
-    def __init__(self, page: Page, url: str, library: str) -> None:
-        self._page = page
-        page.goto(url)
-        page.wait_for_function("window.tab")
-        page.evaluate("async library => void await tab.key(library)", library)
-
-    def link(self, **options: str) -> None:
-        self._page.evaluate(SIGNED_LINK, options)
-
-    def heard(self) -> list[str]:
-        heard: list[str] = self._page.evaluate("tab.all")
-        return heard
+def all_pairs(clients: dict[str, Start]) -> list[Pair]:
+    return [(first, second) for first in clients for second in clients]
 
 
-class ProcessClient:
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self._process = process
-        self._heard: list[str] = []
-        threading.Thread(target=self._hear, daemon=True).start()
-
-    def link(self, **options: str) -> None:
-        assert self._process.stdin
-        self._process.stdin.write(json.dumps(options) + "\n")
-        self._process.stdin.flush()
-
-    def heard(self) -> list[str]:
-        return self._heard
-
-    def _hear(self) -> None:
-        assert self._process.stdout
-        for line in self._process.stdout:
-            self._heard.append(line.strip())
-
-
-def hears(client: Client, text: str) -> bool:
-    deadline = time.monotonic() + PATIENCE
+def hears(client: Client, text: str, deadline: float) -> bool:
     while text not in client.heard():
         if time.monotonic() > deadline:
             return False
@@ -119,75 +75,132 @@ def hears(client: Client, text: str) -> bool:
     return True
 
 
-Start = Callable[[], contextlib.AbstractContextManager[Client]]
+Pair = tuple[str, str]
+"""Who waits, and who comes."""
 
 
-@contextlib.contextmanager
-def process(*command: str, private_key: str = "") -> Iterator[Client]:
-    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    environ = os.environ | ENVIRON | {"PEER_KEY": private_key}
-    with subprocess.Popen(command, cwd=ROOT, env=environ, **pipes) as started:
-        try:
-            yield ProcessClient(started)
-        finally:
-            started.kill()
+def see(clients: dict[str, Start], server: Server, pairs: list[Pair]) -> dict[Pair, bool]:
+    """Let one wait for the other: did the two hear each other?
 
-
-def see(clients: dict[str, Start], server: Server) -> dict[tuple[str, str], bool]:
-    """Let every client wait for every client: did the two hear each other?"""
+    Those that are known not to link come last: they go on trying.
+    """
     seen = {}
+    hopeful = [pair for pair in pairs if stacks_of(*pair) not in CANNOT]
+    hopeless = [pair for pair in pairs if pair not in hopeful]
+    batches = [hopeful[at : at + len(clients)] for at in range(0, len(hopeful), len(clients))]
     with contextlib.ExitStack() as stack:
         running = {name: stack.enter_context(start()) for name, start in clients.items()}
-        for first, waiting in running.items():
-            for second in running:
-                waiting.link(namespace=f"{first}, {second}", fingerprint="1", says=f"{first} to {second}")
-            server.until(waiting=len(running))
-            for second, newcomer in running.items():
-                newcomer.link(
-                    namespace=f"{first}, {second}", fingerprint="2", says=f"{second} back to {first}"
-                )
-            for second, newcomer in running.items():
-                there, back = f"{first} to {second}", f"{second} back to {first}"
-                seen[first, second] = hears(newcomer, there) and hears(waiting, back)
+        ports = {name: 1 + number // LINKS_PER_HOST for number, name in enumerate(running)}
+        for batch in [*batches, hopeless]:
+            for first, second in batch:
+                url = f"http://127.0.0.{ports[second]}:{server.port}/"
+                says = f"{first} to {second}"
+                running[first].link(server=url, namespace=says, fingerprint="1", says=says)
+            until_waiting(server, len(batch))
+            for first, second in batch:
+                url = f"http://127.0.0.{ports[second]}:{server.port}/"
+                says = f"{second} back to {first}"
+                running[second].link(server=url, namespace=f"{first} to {second}", fingerprint="2", says=says)
+            deadline = time.monotonic() + PATIENCE
+            for first, second in batch:
+                came = hears(running[second], f"{first} to {second}", deadline)
+                seen[first, second] = came and hears(running[first], f"{second} back to {first}", deadline)
     return seen
 
 
-def table(seen: dict[tuple[str, str], bool]) -> str:
-    """In Markdown: who waits, with an offer, by rows; who comes, and answers, by columns."""
-    names = list(dict.fromkeys(first for first, _ in seen))
-    rows = [["waits \\ comes", *names], ["---"] + [":-:"] * len(names)]
-    rows += [[first, *("✓" if seen[first, second] else "✗" for second in names)] for first in names]
+def table(names: list[str], seen: dict[Pair, bool], old: str) -> str:
+    """In Markdown: who waits, with an offer, by rows; who comes, and answers, by columns.
+
+    Args:
+        old: the table that has the cells that were not seen this time.
+    """
+    many = len(names) > 6
+    heads = [str(number) for number in range(1, len(names) + 1)] if many else names
+    rows = [["waits \\ comes", *heads], ["---"] + [":-:"] * len(names)]
+    for number, first in enumerate(names, 1):
+        cells = [mark(first, second, seen, old) for second in names]
+        rows.append([f"{number} {first}" if many else first, *cells])
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
-def check_or_write(name: str, seen: str) -> None:
-    """Compare what was seen with what stands between two comments of the page."""
-    table = re.compile(f"(?<=<!-- {name} -->\n).*?(?=<!-- /{name} -->)", re.S)
+def mark(first: str, second: str, seen: dict[Pair, bool], old: str) -> str:
+    if (first, second) in seen:
+        return "✓" if seen[first, second] else f"✗{CANNOT.get(stacks_of(first, second), '')}"
+    rows = [[cell.strip() for cell in line.split("|")] for line in old.splitlines()[2:]]
+    names = [row[1].lstrip("0123456789 ") for row in rows]
+    return rows[names.index(first)][2 + names.index(second)]
+
+
+def stacks_of(first: str, second: str) -> frozenset[str]:
+    return frozenset({first.split(", ")[-1], second.split(", ")[-1]})
+
+
+def written(name: str) -> str:
+    """What stands between two comments of the page."""
+    (found,) = between(name).findall(PAGE.read_text("utf-8"))
+    return str(found)
+
+
+def write(name: str, text: str) -> None:
+    PAGE.write_text(between(name).sub(lambda _: text, PAGE.read_text("utf-8")), "utf-8")
+
+
+def between(name: str) -> re.Pattern[str]:
+    return re.compile(f"(?<=<!-- {name} -->\n).*?(?=<!-- /{name} -->)", re.S)
+
+
+def check_or_write(name: str, clients: dict[str, Start], seen: dict[Pair, bool]) -> None:
+    now = table(list(clients), seen, written(name))
     if WRITE in os.environ:
-        PAGE.write_text(table.sub(lambda _: seen, PAGE.read_text("utf-8")), "utf-8")
-    (written,) = table.findall(PAGE.read_text("utf-8"))
-    assert written == seen
+        write(name, now)
+    assert written(name) == now
 
 
-def test_the_table_of_who_links_with_whom_is_what_is_seen(
-    chromium: Browser, site: str, server: Server
-) -> None:
-    @contextlib.contextmanager
-    def tab(kind: str) -> Iterator[Client]:
-        with new_context(chromium) as context:
-            url = f"{site}page.html?server={quote(server.url, safe='')}"
-            yield TabClient(Tab(context.new_page(), url), kind)
+@pytest.mark.timeout(600)
+def test_the_table_of_who_links_with_whom_is_what_is_seen(tmp_path: Path) -> None:
+    with (
+        network(),
+        Server() as server,
+        sync_playwright() as playwright,
+        serve_site(tmp_path) as site,
+        contextlib.closing(
+            playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        ) as chromium,
+    ):
+        url = f"{site}page.html?server={quote(server.url, safe='')}"
 
-    node = ("node", "tests/browser/node-matrix.js", server.url)
-    clients: dict[str, Start] = {
-        "browser": lambda: tab("native"),
-        "browser, simple-peer 9": lambda: tab("simple-peer 9"),
-        "browser, simple-peer 10": lambda: tab("simple-peer 10"),
-        "Node, wrtc": lambda: process(*node, "native"),
-        "Node, wrtc, simple-peer 9": lambda: process(*node, "simple-peer 9"),
-        "Python, aiortc": lambda: process(*COMMAND, server.url),
-    }
-    check_or_write("matrix", table(see(clients, server)))
+        @contextlib.contextmanager
+        def tab(kind: str) -> Iterator[Client]:
+            with contextlib.closing(chromium.new_context()) as context:
+                yield TabClient(Tab(context.new_page(), url), kind)
+
+        clients: dict[str, Start] = {
+            "Chromium": lambda: tab("native"),
+            "Chromium, simple-peer 9": lambda: tab("simple-peer 9"),
+            "Chromium, simple-peer 10": lambda: tab("simple-peer 10"),
+            "Firefox": lambda: firefox_page(url),
+            "Node, @roamhq/wrtc": node("@roamhq/wrtc"),
+            "Node, @roamhq/wrtc, simple-peer 9": node("simple-peer 9"),
+            "Node, node-datachannel": node("node-datachannel"),
+            "Node, werift": node("werift"),
+            "Deno, werift": deno("werift"),
+            "Bun, node-datachannel": bun("node-datachannel"),
+            "Python, aiortc": python("aiortc"),
+            "Python, wrtc": python("webrtc.aiortc"),
+            "GStreamer": gstreamer,
+            "Pion": pion,
+        }
+        pairs = all_pairs(clients)
+        if WRITE in os.environ:
+            found = ", ".join(f"{name} {version}" for name, version in versions(chromium).items())
+            write("versions", f"{date.today():%d %B %Y}: {found}.\n")
+        else:
+            pairs = [
+                pair
+                for pair in pairs
+                if "Chromium" in pair or ("Python, aiortc" in pair and MENDED & {*pair})
+            ]
+        check_or_write("matrix", clients, see(clients, server, pairs))
 
 
 def test_the_table_of_signed_clients_is_what_is_seen(
@@ -205,8 +218,6 @@ def test_the_table_of_signed_clients_is_what_is_seen(
         clients: dict[str, Start] = {
             "browser, kbpgp": lambda: tab("kbpgp"),
             "browser, openpgp.js": lambda: tab("openpgp.js"),
-            "Python, gpg, aiortc": lambda: process(
-                *COMMAND, server.url, private_key=key_pair("python").private
-            ),
+            "Python, gpg, aiortc": lambda: process(*COMMAND, PEER_KEY=key_pair("python").private),
         }
-        check_or_write("signed matrix", table(see(clients, server)))
+        check_or_write("signed matrix", clients, see(clients, server, all_pairs(clients)))

@@ -19,11 +19,12 @@ from signal_server.messages import (
     DEMOTE,
     LEFT,
     NO_PEER,
-    Admitted,
     Reply,
     Request,
     Sealed,
+    admit_open,
     decode,
+    digest_of,
     media_type,
     parse,
     parse_ordinary,
@@ -248,20 +249,21 @@ def test_replies(reply: Reply, namespace: str | None, status: str, fields: dict[
 
 def test_a_signed_payload_comes_out_as_it_went_in() -> None:
     sealed = Sealed("a\nb", '"é\\', "\U0001f600")
-    admitted = Admitted(Request("CONNECT", sealed=sealed), "offer", "chess", signer="A" * 40)
-    status, body = render(Reply(DEMOTE, "n", admitted.payload), admitted.pool, answer_within="5")
+    status, body = render(Reply(DEMOTE, "n", sealed.payload()), "signed:chess", answer_within="5")
     assert status == "200 OK"
     fields = {"TYPE": "DEMOTE", "NONCE": "n", "ANSWER_WITHIN": 5, **sealed.fields()}
     assert json.loads(body) == fields
-    assert Sealed.of_payload(admitted.payload) == sealed
+    assert Sealed.of_payload(sealed.payload()) == sealed
 
 
 def test_a_digest_is_of_the_answer() -> None:
     def digest(signal: str, nonce: str | None) -> bytes:
-        return Admitted(Request("CONNECT", signal, nonce), signal, None).digest
+        return admit_open(Request("CONNECT", signal, nonce)).digest
 
-    assert digest("a", "n") == digest("a", "another") != digest("b", "n")
+    assert digest("a", "n") == digest("a", "another") == digest_of("a") != digest("b", "n")
     assert digest("a", None) == b"", "an offer has none: nobody repeats it"
+    assert admit_open(Request("CONNECT", "a", namespace="chess")).pool == pool_of("chess")
+    assert admit_open(Request("CONNECT", "a")).pool == pool_of(None)
 
 
 def test_pools_never_mix() -> None:
@@ -348,7 +350,8 @@ def test_the_short_way_says_the_same_as_the_long_one(text: str) -> None:
     literal, short.literal = short.literal, ""
     assert short == long
     short.literal = literal
-    admitted = Admitted(short, short.signal, short.namespace)
+    admitted = admit_open(short)
+    assert (admitted.pool, admitted.digest) == (pool_of(long.namespace), admit_open(long).digest)
     assert admitted.payload.isascii()
     _, told = render(Reply(DEMOTE, "n", admitted.payload), admitted.pool, answer_within="5")
     assert json_of(told)["SIGNAL"] == long.signal
@@ -370,3 +373,12 @@ def test_the_short_way_is_taken_for_what_browsers_send(fields: dict[str, str]) -
     short = parse_ordinary(body)
     assert (short is not None) == bool(ordinary)
     assert short is None or short.literal == json.dumps(fields["SIGNAL"])
+
+
+@pytest.mark.parametrize("separator", [":", ": "])
+@pytest.mark.parametrize("signal", ["s", 'quo"ted', "back\\", '\\"', "a/b", "v=0\r\n"])
+def test_the_signal_goes_on_in_the_letters_in_which_it_came(separator: str, signal: str) -> None:
+    for fields in (OFFER | {"SIGNAL": signal}, {"NONCE": '"SIGNAL":"no"'} | OFFER | {"SIGNAL": signal}):
+        short = parse_ordinary(json.dumps(fields, separators=(",", separator)).encode())
+        assert short is not None
+        assert short.literal == json.dumps(signal)

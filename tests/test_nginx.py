@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import socket
 import ssl
 import subprocess
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext
 
-from live import ROOT, Reply, Server, free_port
+from live import ROOT, Reply, Server, eventually, free_port
+from redis_server import RedisServer
 from tabs import Tab, new_context, talk
 
 pytest_plugins = ["browser_fixtures"]
@@ -41,7 +44,7 @@ http {{
 class Nginx:
     """nginx with our site, as a context manager."""
 
-    def __init__(self, folder: Path, server: int) -> None:
+    def __init__(self, folder: Path, server: int, *others: int) -> None:
         assert shutil.which(NGINX), "nginx is missing: apt-get install nginx-light"
         self.port = free_port()
         self.url = f"https://localhost:{self.port}/"
@@ -62,6 +65,8 @@ class Nginx:
         }.items():
             assert old in site
             site = site.replace(old, new)
+        if others:
+            site = re.sub(r"upstream spacerift \{.*?\}", _upstream(server, *others), site, flags=re.DOTALL)
         (folder / "site.conf").write_text(site)
         (folder / "main.conf").write_text(MAIN.format(folder=folder))
 
@@ -95,6 +100,16 @@ class Nginx:
         head = ["POST / HTTP/1.1", "Host: localhost", "Connection: close", f"Content-Length: {len(body)}"]
         with self.ask("\r\n".join([*head, *headers, "", body]), source) as client:
             return read(client)
+
+
+def _upstream(*servers: int) -> str:
+    """As docs/operating.md has it for two machines."""
+    page = (ROOT / "docs/operating.md").read_text()
+    text = page.split("## Two machines with Redis")[1].split("```nginx\n")[1].split("```")[0]
+    for number, port in enumerate(servers, 1):
+        assert f"10.0.0.{number}:8000" in text
+        text = text.replace(f"10.0.0.{number}:8000", f"127.0.0.1:{port}")
+    return text.strip()
 
 
 def read(client: socket.socket) -> Reply:
@@ -228,3 +243,28 @@ def test_what_is_for_the_operator_stays_inside(nginx: Nginx, behind: Server, pat
     with nginx.ask(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n") as client:
         assert read(client).status == 404
     assert behind.get("/metrics")[0] == 200
+
+
+# --- two machines ------------------------------------------------------------------------------------------
+
+
+def test_two_machines_with_redis_are_one_server(tmp_path: Path) -> None:
+    """A request goes to either of them, and so does the answer."""
+    with RedisServer() as redis:
+        shared = {"REDIS_URL": redis.url, "SECRET_KEY": "the same on both", "TRUSTED_PROXIES": 1}
+        with (
+            Server(**shared) as one,
+            Server(**shared) as other,
+            Nginx(tmp_path, one.port, other.port) as nginx,
+            ThreadPoolExecutor(1) as pool,
+        ):
+            for number in range(6):
+                room, text = f"room {number}", "Content-Type: text/plain"
+                first = pool.submit(nginx.post, CONNECT.format("alice", room), text)
+                assert eventually(lambda: one.statistics()["waiting"] == 1)
+                demoted = nginx.post(CONNECT.format("bob", room), text)
+                answer = CONNECT.format("bob", room).replace("{", f'{{"NONCE":"{demoted["NONCE"]}",')
+                assert nginx.post(answer, text).type == "DELIVERED"
+                assert first.result().type == "ANSWER"
+            assert eventually(lambda: sum(each.log.count("asked=") for each in (one, other)) == 18)
+            assert all("asked=" in each.log for each in (one, other))

@@ -207,6 +207,78 @@ def test_the_examples_name_real_files_and_settings() -> None:
         assert [line for line in said if "spacerift" in line and "is not executable" not in line] == []
 
 
+# --- the recipes of docs/operating.md ----------------------------------------------------------------------
+
+OPERATING = ROOT / "docs/operating.md"
+
+NOT_HERE = ("apt-get", "git clone", "python3 -m venv", "certbot", "systemctl", "nginx", "ufw")
+"""What the recipe for a VPS does to a machine, and what the slug has done already."""
+
+
+def recipe(heading: str, language: str = "sh") -> str:
+    section = OPERATING.read_text().split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    return section.split(f"```{language}\n")[1].split("```")[0]
+
+
+def test_the_recipe_for_a_vps(slug: Slug, tmp_path: Path) -> None:
+    """In a folder instead of /, and without what needs a machine of its own: packages, certbot, systemd."""
+    script = recipe("A small VPS")
+    subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+    for folder in ("opt", "etc/systemd/system", "etc/nginx/sites-enabled"):
+        (tmp_path / folder).mkdir(parents=True)
+    home = tmp_path / "opt/spacerift"
+    home.symlink_to(slug.source)
+    if not (home / ".venv").exists():
+        (home / ".venv").symlink_to(slug.bin.parent)
+    assert "/opt/spacerift/.venv/bin/pip install -r /opt/spacerift/requirements.txt" in script
+    here = [
+        each for each in script.splitlines() if not each.startswith(NOT_HERE) and "pip install" not in each
+    ]
+    assert len(here) == 5
+    placed = "\n".join(here).replace("/opt/", f"{tmp_path}/opt/").replace("/etc/", f"{tmp_path}/etc/")
+    subprocess.run(["bash", "-eu"], input=placed, text=True, check=True)
+
+    env_file = tmp_path / "etc/spacerift.env"
+    assert env_file.stat().st_mode & 0o777 == 0o600
+    given = dict(line.split("=", 1) for line in env_file.read_text().splitlines())
+    assert re.fullmatch("[0-9a-f]{64}", given["SPACERIFT_SECRET_KEY"])
+    assert "rift.example" in (tmp_path / "etc/nginx/sites-enabled/spacerift").read_text()  # see test_nginx.py
+
+    unit = configparser.ConfigParser(strict=False, interpolation=None)
+    unit.optionxform = str  # type: ignore[assignment]
+    unit.read(tmp_path / "etc/systemd/system/spacerift.service")
+    service, port = unit["Service"], free_port()
+    name, _, value = service["Environment"].partition("=")
+    environ = environment() | given | {name: value}
+
+    def command(line: str) -> list[str]:
+        return line.lstrip("-").replace("/opt/", f"{tmp_path}/opt/").replace(":8000", f":{port}").split()
+
+    said = subprocess.check_output(command(service["ExecStartPre"]), cwd=home, env=environ, text=True)
+    assert "fault" not in said
+    with subprocess.Popen(command(service["ExecStart"]), cwd=home, env=environ) as running:
+        try:
+            assert eventually(lambda: is_ready(port))
+        finally:
+            running.terminate()
+    assert running.returncode == 0
+
+
+def is_ready(port: int) -> bool:
+    with contextlib.suppress(OSError), Call(port, None, method="GET", path="/ready") as call:
+        return call.reply().status == 200
+    return False
+
+
+def test_the_recipe_for_a_platform_sets_what_a_plain_push_leaves_out() -> None:
+    lines = [each for each in recipe("A Heroku-style platform").splitlines() if "config:set" in each]
+    given = dict(re.findall(r"([A-Z_]+)=(\$\(.*?\)|\S+)", " ".join(lines)))
+    described = json.loads((ROOT / "app.json").read_text())["env"]
+    assert given.keys() == described.keys()
+    for name, each in described.items():
+        assert each.get("generator") == "secret" or given[name] == each["value"]
+
+
 # --- what runs ---------------------------------------------------------------------------------------------
 
 

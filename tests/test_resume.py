@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Iterator
 
 import pytest
+from playwright.sync_api import Page, expect
 
 from live import Call
 from resume import Lab
+
+SHOTS = os.environ.get("SCREENSHOTS")
+"""A folder for pictures of the demo, to look at."""
 
 TOGETHER = """() => {
     const print = sdp => /a=fingerprint:sha-256 (.*)/i.exec(sdp)[1].replaceAll(":", "").trim().toLowerCase();
@@ -89,3 +94,27 @@ def test_whoever_does_not_want_to_resume_is_told_that_it_is_over(lab: Lab, names
         began = home.until("state", "interrupted")
         assert home.until("closed") - began < 3
     lab.world.mend("a", 0)
+
+
+def test_the_demo_shows_the_interruption_and_goes_on(lab: Lab) -> None:
+    pages: list[Page] = [home.page for home in lab.homes]  # type: ignore[misc]
+    for page in pages:
+        page.goto(f"{lab.url}#interrupted")
+        page.get_by_role("button", name="Meet a stranger").click()
+    for page in pages:
+        expect(page.get_by_role("status")).to_have_text("You are linked with a stranger.")
+    lab.world.cut("a", 0)
+    for page in pages:
+        expect(page.get_by_role("status")).to_have_text("The link is interrupted.", timeout=15_000)
+        expect(page.get_by_role("button", name="Send")).to_be_disabled()
+        if SHOTS:
+            page.screenshot(path=f"{SHOTS}/interrupted.png")
+    lab.world.mend("a", 0)
+    for page in pages:
+        expect(page.get_by_role("status")).to_have_text("You are linked with a stranger.", timeout=15_000)
+        expect(page.get_by_role("log")).to_contain_text("You are linked again, with the same stranger.")
+    pages[0].get_by_role("textbox", name="Your message").fill("Are you still there?")
+    pages[0].get_by_role("button", name="Send").click()
+    expect(pages[1].get_by_role("log")).to_contain_text("Are you still there?")
+    if SHOTS:
+        pages[1].screenshot(path=f"{SHOTS}/linked-again.png")

@@ -550,14 +550,15 @@ def test_a_match_steps_over_those_it_has_met_and_not_over_the_pool(monkeypatch: 
 
 def test_deadlines_come_in_the_order_of_their_times() -> None:
     deadlines = Deadlines()
-    entries = [(when, number, f"{when}") for number, when in enumerate((5, 9, 2, 7, 9, 1, 5, 3))]
-    for number, entry in enumerate(entries):
-        deadlines.add(number % 3, entry)
-    gone = entries[3]
-    taken = []
-    while (due := deadlines.take(8, lambda due: due != gone)) is not None:
-        taken.append(due)
-    assert taken == sorted(each for each in entries if each[0] <= 8 and each != gone)
-    assert deadlines.take(9, lambda due: True) == entries[1]
-    assert deadlines.take(9, lambda due: True) == entries[4]
+    entries = [(when, number, f"{number} at {when}") for number, when in enumerate((5, 9, 2, 7, 9, 1, 5, 3))]
+    for entry in entries:
+        deadlines.add(entry[1] % 3, entry)
+    assert deadlines.first_ms == 1
+    gone = entries[0]  # it does not count
+    taken = [name for _, _, name in iter(lambda: deadlines.take(8, lambda due: due is not gone), None)]
+    assert taken == ["5 at 1", "2 at 2", "7 at 3", "6 at 5", "3 at 7"]
+    assert deadlines.first_ms == 9
+    taken = [name for _, _, name in iter(lambda: deadlines.take(9, lambda due: True), None)]
+    assert taken == ["1 at 9", "4 at 9"]
     assert deadlines.take(10**9, lambda due: True) is None
+    assert deadlines.first_ms > 10**9

@@ -17,7 +17,7 @@ from crafted import armour
 from live import NO_LIMITS, Server, eventually
 from signal_server.app import create_app
 from signal_server.errors import Untrusted
-from signal_server.messages import Admitted, Request, Sealed
+from signal_server.messages import Admitted, Request, Sealed, digest_of
 from signal_server.openpgp.keyring import Signed
 from signal_server.openpgp.signatures import agree, read_namespace, read_statement
 from signal_server.openpgp.trust import open_keyring
@@ -48,7 +48,7 @@ def judged(
 
 def test_a_request_is_what_its_messages_say() -> None:
     asked, again_ms = judged()
-    assert (asked.signal, asked.namespace, asked.request.nonce) == ("offer", "chess", None)
+    assert (asked.digest, asked.request.nonce) == (b"", None)
     assert asked.signer == KEY
     assert asked.pool == "signed:chess"
     assert again_ms == 60_000
@@ -56,18 +56,21 @@ def test_a_request_is_what_its_messages_say() -> None:
 
 def test_a_clock_may_have_fractions_of_a_millisecond() -> None:
     asked, _ = judged(said=SAID | {"TIME": NOW * 1000 + 0.5})
-    assert asked.signal == "offer"
+    assert asked.pool == "signed:chess"
 
 
 def test_the_default_pool_has_an_empty_name() -> None:
     asked, _ = judged(said=SAID | {"NAMESPACE": ""}, namespace=b"")
-    assert asked.namespace is None
     assert asked.pool == "signed:"
 
 
 def test_a_nonce_is_signed_too() -> None:
-    asked, _ = judged(said=SAID | {"NONCE": "n"}, clear=Request("CONNECT", "", nonce="n"))
+    sealed = Sealed("its namespace", "its signal", "its key")
+    clear = Request("CONNECT", nonce="n", sealed=sealed)
+    asked, _ = judged(said=SAID | {"NONCE": "n"}, clear=clear)
     assert asked.request.is_answer
+    assert asked.digest == digest_of("offer"), "of what was signed, and not of its signature"
+    assert Sealed.of_payload(asked.payload) == sealed
 
 
 def test_clocks_may_differ_by_a_minute_and_a_namespace_lasts_an_hour() -> None:

@@ -27,6 +27,7 @@ from signal_server.matching.stores.redis import RedisStore
 from signal_server.matching.stores.redis_client import Servers
 from signal_server.messages import ANSWER, DEMOTE, Arrival, Delivery
 from store_contract import leaver_of, peer_of
+from varied import Varied
 
 TIMES = Times(request=31_000, answer=5_000, write=3_000, pair_memory=47_000)
 """All whole seconds, and each event has a millisecond of its own: so no two things of two events run out of
@@ -44,6 +45,7 @@ class Machine(RuleBasedStateMachine):
 
     servers: Servers
     redis: RedisServer
+    varied: Varied
     processes = 1
 
     def __init__(self) -> None:
@@ -91,9 +93,15 @@ class Machine(RuleBasedStateMachine):
         arrival = self.arrive(peer, pool, wait_ms=wait_ms, rematch=rematch)
         self.play("connect", arrival, holder=arrival.ticket, may_wait=may_wait)
 
-    @rule(peer=PEERS, pool=POOLS, name=st.sampled_from(NAMES), leaves=st.booleans(), late=st.integers(0, 3))
-    def connect_by_name(self, peer: str, pool: str, name: str, leaves: bool, late: int) -> None:
-        """A request with a name, and perhaps a LEAVE while it is on its way to the rules."""
+    @rule(
+        peer=PEERS,
+        pool=POOLS,
+        name=st.sampled_from(NAMES),
+        leaves=st.sampled_from(["", "on its way", "at once"]),
+        late=st.integers(0, 3),
+    )
+    def connect_by_name(self, peer: str, pool: str, name: str, leaves: str, late: int) -> None:
+        """A request with a name, and perhaps a LEAVE: while it is on its way to the rules, or then."""
         if name in self.named:
             self.base_ms += 3_000  # a LEAVE of a name that is in use is not remembered for another request
         arrival = self.arrive(peer, pool, name=name)
@@ -102,10 +110,13 @@ class Machine(RuleBasedStateMachine):
         if taken is not Name.TAKEN:
             return
         self.named[name] = arrival
-        if leaves:
+        if leaves == "on its way":
             self.play("leave", name, leaver_of(peer))
         self.base_ms += 1_000 * late
         self.play("connect", arrival, holder=arrival.ticket, may_wait=True)
+        if leaves == "at once":
+            self.left_by[name] = leaver_of(peer)
+            self.play("leave", name, leaver_of(peer))
 
     @rule(name=st.sampled_from(NAMES), peer=PEERS, rightly=st.booleans())
     def leave(self, name: str, peer: str, rightly: bool) -> None:
@@ -207,7 +218,10 @@ class Machine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.given)
     @rule(
-        data=st.data(), twist=st.sampled_from(["", "repeats", "claims twice", "initiator leaves", "is lost"])
+        data=st.data(),
+        twist=st.sampled_from(
+            ["", "repeats", "claims twice", "initiator leaves", "is lost", "in another pool first"]
+        ),
     )
     def deliver(self, data: st.DataObject, twist: str) -> None:
         """The whole way on purpose: random play walks it too seldom."""
@@ -220,6 +234,9 @@ class Machine(RuleBasedStateMachine):
         handover = handovers.get(nonce)
         if twist == "initiator leaves" and handover is not None and handover.offer is not None:
             self.play("withdraw", handover.offer.arrival.ticket, holder=handover.offer.arrival.ticket)
+        if twist == "in another pool first":
+            other = self.arrive(name_of(responder), "open:elsewhere", text="the answer")
+            self.play("answer", other, nonce, holder=other.ticket)
         self.play("answer", arrival, nonce, holder=arrival.ticket)
         if twist == "repeats":
             again = self.arrive(name_of(responder), responder.pool, text="the answer")
@@ -331,9 +348,8 @@ class Machine(RuleBasedStateMachine):
 
     def next_due_ms(self) -> int | None:
         rules = self.model._rules
-        waiting = [each.deadline_ms for each in rules._offers.values() if each.nonce is None]
-        due = [each.due[0] for each in rules._handovers.values()]
-        return min([*waiting, *due], default=None)
+        entries = itertools.chain(*rules.deadlines._queues, rules.deadlines._early)
+        return min((due[0] for due in entries if rules._counts(due)), default=None)
 
     def nonces(self) -> st.SearchStrategy[str]:
         """One that was given to somebody, most often one that is good still."""
@@ -388,7 +404,7 @@ class Machine(RuleBasedStateMachine):
             leaver=leaver_of(peer) if name else b"",
         )
         self.arrivals[ticket] = arrival
-        return arrival
+        return self.varied.note(arrival)
 
 
 def name_of(arrival: Arrival) -> str:
@@ -402,7 +418,7 @@ QUICK = settings(
     suppress_health_check=list(HealthCheck),
     print_blob=False,
 )
-BITES = settings(QUICK, max_examples=120, phases=[Phase.generate], derandomize=True, database=None)
+BITES = settings(QUICK, max_examples=200, phases=[Phase.generate], derandomize=True, database=None)
 
 
 @pytest.fixture(scope="module")
@@ -412,19 +428,27 @@ def redis() -> Iterator[RedisServer]:
 
 
 def machine_of(redis: RedisServer, processes: int) -> type[Machine]:
-    names = {"servers": Servers(redis.url, timeout_seconds=10), "redis": redis, "processes": processes}
+    names = {
+        "servers": Servers(redis.url, timeout_seconds=10),
+        "redis": redis,
+        "processes": processes,
+        "varied": Varied(),
+    }
     return type("Machine", (Machine,), names)
 
 
 @pytest.mark.parametrize("processes", [1, 3])
 def test_redis_decides_what_the_rules_decide(redis: RedisServer, processes: int) -> None:
-    run_state_machine_as_test(machine_of(redis, processes), settings=QUICK)
+    machine = machine_of(redis, processes)
+    run_state_machine_as_test(machine, settings=QUICK)
+    assert not machine.varied.missing(), "what an arrival says, and the machine never plays"
 
 
 MUTANTS = [
-    ("rules", "offer.peer ~= peer and not met(", "not met("),
+    ("rules", "offer.peer ~= peer and offer.peer ~= unwanted and not met(", "not met("),
     ("rules", " and not met(pool, peer, offer.peer)", ""),
     ("rules", " and met(pool, peer, offer.peer) == 'linked'", ""),
+    ("bounce", "oldest_for(arrival, handover.initiator)", "oldest_for(arrival)"),
     ("rules", "if found or not arrival.rematch then", "if found then"),
     ("rules", "    stand('q', 'r', offer)\n", ""),
     ("rules", "handover.pool == arrival.pool and ", ""),

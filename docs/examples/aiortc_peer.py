@@ -28,6 +28,12 @@ def settle(future, result):
         future.set_result(result)
 
 
+def is_connected(connection):
+    """False if the path ended before the channel on it, and no goodbye was heard."""
+    transport = connection.sctp and connection.sctp.transport
+    return transport is not None and transport.state == "connected"
+
+
 class Peer:
     """One end of a link: a connection of its own for each offer and each answer, until one opens.
 
@@ -79,8 +85,7 @@ class Peer:
         channel.on("message", self.hear)
         opened, was_lost, connection = self.opened, self.was_lost, self.connection
         channel.on("open", lambda: settle(opened, True))
-        # A goodbye, or did the path below the channel end first?
-        channel.on("close", lambda: settle(was_lost, connection.sctp.transport.state != "connected"))
+        channel.on("close", lambda: settle(was_lost, not is_connected(connection)))
         if channel.readyState == "open":
             settle(opened, True)
 

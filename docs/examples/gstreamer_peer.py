@@ -27,7 +27,9 @@ from signal_server.client import BadSignal, LinkLost, connect, ice_servers  # no
 GATHER = 1.5  # seconds that a STUN or TURN server may take to answer
 OPEN = 10  # seconds until a link must be open
 
-VIDEO = "videotestsrc is-live=true ! videoconvert ! vp8enc deadline=1 ! rtpvp8pay ! queue"
+# The caps at its end are what the offer is made of.
+VIDEO = """videotestsrc is-live=true ! videoconvert ! vp8enc deadline=1 ! rtpvp8pay ! queue
+    ! capsfilter caps=application/x-rtp,media=video,encoding-name=VP8,payload=96"""
 
 KINDS = {"offer": GstWebRTC.WebRTCSDPType.OFFER, "answer": GstWebRTC.WebRTCSDPType.ANSWER}
 

@@ -1,7 +1,7 @@
 """The client's connection, as a WSGI server lends it to us: read it, ask whether it is open, hear it close.
 
 gunicorn's gevent and gthread workers and Werkzeug's development server put the socket into the environ.
-Where there is none (a test client), the connection counts as open.
+Where there is none, the connection counts as open. If a real server lends none, that is not known.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from gevent.monkey import get_original, is_module_patched
 
 from ..errors import BadRequest, RequestTimeout, TooLarge
 from ..matching.timers import Timers
+from .hosting import SOCKETS, is_real
 
 Environ = dict[str, Any]
 
@@ -107,7 +108,7 @@ class Connection:
         self._environ = environ
         self._timers = timers
         self._hangups = hangups
-        self._socket: Any = environ.get("gunicorn.socket") or environ.get("werkzeug.socket")
+        self._socket: Any = next((environ[name] for name in SOCKETS if name in environ), None)
         self._pending = bool(environ.get("CONTENT_LENGTH") or environ.get("HTTP_TRANSFER_ENCODING"))
 
     # --- the request's body --------------------------------------------------------------------------------
@@ -186,6 +187,11 @@ class Connection:
         return bytes(body)
 
     # --- the socket ----------------------------------------------------------------------------------------
+
+    @property
+    def is_known(self) -> bool:
+        """Can it be told whether the connection is open? A test client's always is."""
+        return self._socket is not None or not is_real(self._environ)
 
     def is_open(self) -> bool:
         """Is the client still there? A client that closed only its sending half has left."""

@@ -19,7 +19,7 @@ from ..matching.exchange import Exchange
 from ..matching.identity import Identity, is_address
 from ..matching.limits import Limits
 from ..matching.tickets import Ticket
-from ..messages import ANSWER, DEMOTE, LEAVE, LEFT, NO_PEER, Admitted, Reply, Request
+from ..messages import ANSWER, BOUNCE, DEMOTE, LEAVE, LEFT, NO_PEER, Admitted, Reply, Request
 from ..openpgp.signatures import Signatures
 from ..settings import Settings
 from ..telemetry.request_log import Entry, RequestLog
@@ -43,19 +43,17 @@ class Transaction(Entry):
     Attributes:
         head: of the request.
         address: of the client, hashed.
-        request: once it was read.
-        admitted: the request, once it was let in.
+        admitted: a signed request, once it was let in.
         ticket: while it is decided, or waits.
         refusal: it is refused.
     """
 
-    __slots__ = ("address", "admitted", "head", "refusal", "request", "ticket")
+    __slots__ = ("address", "admitted", "head", "refusal", "ticket")
 
     def __init__(self, log: RequestLog, given_id: str, received: float, head: Head, address: bytes) -> None:
-        super().__init__(log, given_id, received)
+        Entry.__init__(self, log, given_id, received)
         self.head = head
         self.address = address
-        self.request: Request | None = None
         self.admitted: Admitted | None = None
         self.ticket: Ticket | None = None
         self.refusal: SignalError | None = None
@@ -138,16 +136,13 @@ class Endpoint:
             if request is None:
                 request = self._parse(transaction.head, body)
             transaction.request = request
-            transaction.asked(request)
             if request.type == LEAVE:
                 self._leave(request)
                 return
-            if request.sealed is None or self._signatures is None:
-                admitted = messages.admit_open(request)
-            else:
-                admitted = self._signatures.admit(request)
-            transaction.admitted = admitted
-            transaction.ticket = self._start(transaction, admitted)
+            if request.sealed is not None and self._signatures is not None:
+                transaction.admitted = self._signatures.admit(request)
+            ticket = transaction.ticket = self._ticket(transaction, request, transaction.admitted)
+            self.exchange.start(ticket, transaction.received, transaction.head.hold_seconds)
         except SignalError as refusal:
             transaction.refusal = refusal
 
@@ -207,33 +202,40 @@ class Endpoint:
         leaver = self._identity.leaver(request.fingerprint)
         self.exchange.leave(self._identity.request_name(request.name), leaver)
 
-    def _start(self, transaction: Transaction, admitted: Admitted) -> Ticket:
-        request, head, identity = admitted.request, transaction.head, self._identity
+    def _ticket(self, transaction: Transaction, request: Request, admitted: Admitted | None) -> Ticket:
+        """What matching gets to know of a request."""
+        identity, fingerprint, nonce = self._identity, request.fingerprint, request.nonce
         name, leaver = "", b""
         if request.name is not None:
-            name = identity.request_name(request.name)
-            leaver = identity.leaver(request.fingerprint)
-        if admitted.signer is None:
-            caller = identity.caller(head.peer, transaction.address, request.fingerprint)
-        else:
-            caller = identity.signed_caller(admitted.signer, transaction.address, request.fingerprint)
-        try:
-            return self.exchange.start(
-                admitted,
-                caller,
-                name,
-                leaver,
-                transaction.received,
-                head.hold_seconds,
+            name, leaver = identity.request_name(request.name), identity.leaver(fingerprint)
+        is_bounce = request.type == BOUNCE
+        if admitted is not None:
+            return Ticket(
+                identity.signed_caller(admitted.signer, transaction.address, fingerprint),
+                admitted.pool,
+                admitted.payload,
+                admitted.digest,
+                nonce,
+                is_bounce=is_bounce,
+                is_replay=admitted.is_replay,
+                rematch=request.rematch,
+                name=name,
+                leaver=leaver,
             )
-        except (Full, RateLimited):
-            self._may_come_again(admitted)
-            raise
-
-    def _may_come_again(self, admitted: Admitted) -> None:
-        """Nothing was done of what this request asks, so its signed text is no replay when it comes again."""
-        if self._signatures is not None:
-            self._signatures.refused(admitted)
+        payload = '"SIGNAL":' + (request.literal or messages.encode_text(request.signal))
+        digest = b"" if nonce is None else messages.digest_of(request.signal)
+        request.signal = request.literal = ""  # a request that waits keeps one of the three
+        return Ticket(
+            identity.caller(transaction.head.peer, transaction.address, fingerprint),
+            "open:" + request.namespace if request.namespace else "open:",
+            payload,
+            digest,
+            nonce,
+            is_bounce=is_bounce,
+            rematch=request.rematch,
+            name=name,
+            leaver=leaver,
+        )
 
     def _sign(self, transaction: Transaction, signatures: Signatures) -> str | None:
         """The SIGNED_REPLY, where there is one. A reply that should have one and has none is not sent."""
@@ -248,7 +250,7 @@ class Endpoint:
             raise
 
     def _replied(self, transaction: Transaction, reply: Reply, signed: str | None = None) -> Response:
-        pool = transaction.admitted.pool if transaction.admitted is not None else ""
+        pool = transaction.ticket.pool if transaction.ticket is not None else ""
         status, payload = messages.render(reply, pool, answer_within=self._answer_within, signed=signed)
         headers: tuple[Header, ...] = ()
         if len(payload) >= WORTH_COMPRESSING:
@@ -260,9 +262,9 @@ class Endpoint:
         return Response(status, headers, payload)
 
     def _refused(self, transaction: Transaction, refusal: SignalError) -> Response:
-        if isinstance(refusal, (Full, RateLimited)) and transaction.ticket is not None:
-            assert transaction.admitted is not None
-            self._may_come_again(transaction.admitted)
+        admitted = transaction.admitted
+        if isinstance(refusal, (Full, RateLimited)) and admitted is not None and self._signatures is not None:
+            self._signatures.refused(admitted)  # nothing was done, so it is no replay when it comes again
         if isinstance(refusal, Untrusted) and self._signatures is not None:
             request = transaction.request
             if request is None or request.sealed is not None:

@@ -16,6 +16,9 @@ from .head import NAMES, Head, Heads
 
 MOST_HEAD_BYTES: Final = 8192
 
+MOST_BODY_BYTES: Final = 64 << 10
+"""A longer body is gunicorn's to gather, piece by piece."""
+
 MOST_KEPT: Final = 1024
 
 _NAME = rb"[!#$%&'*+.^`|~0-9A-Za-z-]+"  # a token of RFC 9110, 5.6.2, but for the underscore
@@ -87,11 +90,11 @@ class Ordinary:
             rb"(?:" + b"|".join(map(re.escape, self._first_lines)) + rb")\r\n" + fields
         )
         self._heads = heads
-        self._max_body = 1 << 30 if max_body is None else max_body
+        self._max_body = MOST_BODY_BYTES if max_body is None else min(max_body, MOST_BODY_BYTES)
         bound = config.limit_request_field_size
         self._most_head_bytes = min(MOST_HEAD_BYTES, bound) if bound > 0 else MOST_HEAD_BYTES
         self._scheme_headers = {name.lower().encode() for name in config.secure_scheme_headers}
-        self._kept: dict[bytes, OrdinaryHead] = {}
+        self._kept: dict[bytes, tuple[bytes, OrdinaryHead]] = {}
         self._seen_once: set[int] = set()
 
     def find(self, data: bytes) -> tuple[OrdinaryHead, int, int] | Missing | None:
@@ -119,13 +122,16 @@ class Ordinary:
         if length > self._max_body:
             return None
         # All but the length, which differs from request to request.
-        letters = data[:at] + data[past:end]
-        found = self._kept.get(letters)
-        if found is None:
-            found = self._read(data, end)
-            if found is None:
+        before, behind = data[:at], data[past:end]
+        kept = self._kept.get(before)
+        if kept is not None and kept[0] == behind:
+            found = kept[1]
+        else:
+            read = self._read(data, end)
+            if read is None:
                 return None
-            self._keep(letters, found)
+            self._keep(before, behind, read)
+            found = read
         if len(data) < end + length:
             return Missing.BODY
         return found, end, end + length
@@ -139,13 +145,13 @@ class Ordinary:
             return any(line.startswith(data.removesuffix(b"\r")) for line in self._first_lines)
         return first in self._first_lines and _BEGUN.fullmatch(rest) is not None
 
-    def _keep(self, letters: bytes, found: OrdinaryHead) -> None:
+    def _keep(self, before: bytes, behind: bytes, found: OrdinaryHead) -> None:
         # Not before it comes a second time: heads with an id of a proxy's never do, and would fill it.
-        name = hash(letters)
+        name = hash((before, behind))
         if name in self._seen_once:
             if len(self._kept) >= MOST_KEPT:
                 self._kept.clear()
-            self._kept[letters] = found
+            self._kept[before] = behind, found
             return
         if len(self._seen_once) >= 4 * MOST_KEPT:
             self._seen_once.clear()

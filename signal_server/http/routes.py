@@ -24,6 +24,7 @@ from ..telemetry.metrics import exposition
 from ..telemetry.request_log import RequestLog
 from .endpoint import HEADERS, Endpoint, refused
 from .head import Header
+from .hosting import Hosting
 from .ice import ice_servers
 from .passes import is_good_pass
 from .wsgi import Watched, WsgiDriver
@@ -54,6 +55,7 @@ class Routes:
         self,
         endpoint: Endpoint,
         driver: WsgiDriver,
+        hosting: Hosting,
         *,
         settings: Settings,
         request_log: RequestLog,
@@ -63,6 +65,7 @@ class Routes:
         self._endpoint = endpoint
         self._origins = endpoint.heads.origins
         self._driver = driver
+        self._hosting = hosting
         self._settings = settings
         self._request_log = request_log
         self._store = store
@@ -206,6 +209,9 @@ class Routes:
 
     def ready(self) -> Response:
         """`GET /ready`: it can pair."""
+        self._hosting.look(request.environ)
+        if self._hosting.is_split:
+            return _refusal(Unavailable("several processes"))
         if self._store.is_ready() and (self._signatures is None or self._signatures.is_ready()):
             return _plain(_json({"TYPE": "READY"}))
         return _refusal(Unavailable("not ready"))

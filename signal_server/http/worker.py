@@ -14,6 +14,7 @@ exception out, with which the rest of its events would be lost.
 from __future__ import annotations
 
 import _socket
+import functools
 import logging
 import os
 import select
@@ -41,6 +42,7 @@ from ..matching.exchange import DRAIN_SECONDS
 from ..matching.timers import TICK_SECONDS
 from .connection import KEEPALIVE, WRITE_SECONDS, stop_reading
 from .endpoint import HEADERS, Endpoint, Response, Transaction
+from .head import Header
 from .ordinary import Missing, Ordinary, OrdinaryHead
 
 READ_BYTES: Final = 16 << 10
@@ -190,6 +192,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
         self._ready: deque[Connection] = deque()
         self._resolved: deque[Connection] = deque()
         self._will_reply = False
+        self._will_read = False
         self._handed: weakref.WeakSet[Any] = weakref.WeakSet()
         self._pool = Pool()
         self._second = 0
@@ -268,6 +271,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
             log.exception("a callback failed")
 
     def _events(self) -> None:
+        self._will_read = True  # it is done here
         self._look()
         ready, resolved = self._ready, self._resolved
         self._will_reply = True
@@ -281,14 +285,21 @@ class Worker(GeventWorker):  # type: ignore[misc]
                 self._reply_all()
                 self._will_reply = True
         self._reply_all()
-        if ready:
+        self._will_read = False
+        self._read_on()
+
+    def _read_on(self) -> None:
+        """See to it that what is ready is read. Its events are over, so nothing would call for it again."""
+        if self._ready and not self._will_read:
+            self._will_read = True
             self._loop.run_callback(self._guarded, self._events)
 
     def _look(self) -> None:
         """See what has happened by now: hang-ups first, and then what is to be read, in its turn.
 
-        Once for each wake, and once more before each decision and each write: so a closed tab leaves before
-        the next newcomer is matched, and a connection that is written to was open just before.
+        Once for each wake: who left before a newcomer's bytes came is seen no later than these, and has left
+        the pool before the newcomer is matched. And once more before each write that hands something over, so
+        that its connection was open just before.
         """
         events = self._epoll.poll(0, 1024)
         for fd, mask in events:
@@ -302,6 +313,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
                 self._write_more(connection)
             if connection.socket is not None and mask & (_READS | _GONE):
                 self._ready.append(connection)
+        self._read_on()
 
     def _hang_up(self, connection: Connection) -> None:
         transaction = connection.transaction
@@ -389,10 +401,9 @@ class Worker(GeventWorker):  # type: ignore[misc]
                 ordinary.head, connection.remote, ordinary.forwarded, ordinary.given_id
             )
             if transaction.refusal is None:
-                self._look()
                 self._endpoint.start(transaction, body)
             ticket = transaction.ticket
-            if ticket is None or ticket.result is not None:
+            if ticket is None or ticket.result is not None or transaction.refusal is not None:
                 self._reply(connection)
                 return
             ticket.on_result(partial(self._resolve, connection))
@@ -432,8 +443,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
             self._fail(connection)
 
     def _is_open(self, connection: Connection) -> bool:
-        if self._blocks:  # else the look before the decision was in the same breath
-            self._look()
+        self._look()
         return connection.socket is not None and not connection.is_gone
 
     def _write(self, connection: Connection, response: Response) -> None:
@@ -442,7 +452,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
         assert ordinary is not None
         status, headers, payload, reply = response
         closes = ordinary.closes or self._is_ending or not self.alive
-        more = "".join(f"{name}: {value}\r\n" for name, value in headers).encode("latin-1")
+        more = _header_lines(headers) if headers else b""
         data = b"HTTP/1.1 %b%b%b\r\n%b%bContent-Length: %d\r\n\r\n%b" % (
             status.encode("latin-1"),
             self._heads[closes],
@@ -657,6 +667,12 @@ class Worker(GeventWorker):  # type: ignore[misc]
         else:
             self.log.warning("Worker graceful timeout (pid:%s)", self.pid)
         self._request_log.flush()
+
+
+@functools.lru_cache(256)
+def _header_lines(headers: tuple[Header, ...]) -> bytes:
+    """A few headers as they are written. There are not many kinds of them."""
+    return "".join(f"{name}: {value}\r\n" for name, value in headers).encode("latin-1")
 
 
 class _ListenerName:

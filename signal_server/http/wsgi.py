@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterable
 
 from ..errors import HungUp, SignalError, Unavailable
 from ..matching.timers import Timers
+from ..messages import ANSWER
 from .connection import WRITE_SECONDS, Connection, Environ, HangupWatch
 from .endpoint import HEADERS, Endpoint, Response, Transaction, refused
 from .head import NAMES, Header
+from .hosting import Hosting
 
 Served = tuple[str, list[Header], Iterable[bytes]]
 """A response: status line, headers, body."""
@@ -26,7 +28,8 @@ _KEYS = tuple(
 class WsgiDriver:
     """Serves `POST /` from a WSGI environ."""
 
-    def __init__(self, endpoint: Endpoint, timers: Timers, *, max_body: int | None) -> None:
+    def __init__(self, endpoint: Endpoint, timers: Timers, hosting: Hosting, *, max_body: int | None) -> None:
+        self._hosting = hosting
         self._endpoint = endpoint
         self._timers = timers
         self._hangups = HangupWatch()
@@ -34,6 +37,7 @@ class WsgiDriver:
 
     def serve(self, environ: Environ) -> Served:
         """One request of the protocol."""
+        self._hosting.look(environ)
         endpoint, get = self._endpoint, environ.get
         head = endpoint.heads.read(tuple(get(key, "") for key in _KEYS))
         transaction = endpoint.open(
@@ -66,7 +70,7 @@ class WsgiDriver:
 
     def _wait(self, transaction: Transaction, connection: Connection) -> None:
         ticket = transaction.ticket
-        if ticket is None or ticket.result is not None:
+        if ticket is None or ticket.result is not None or transaction.refusal is not None:
             return
         unwatch = connection.watch(
             # The notice may be for an older connection with the same descriptor.
@@ -91,9 +95,12 @@ class WsgiDriver:
             return response.status, headers, [response.payload]
         timer = self._timers.after(WRITE_SECONDS, connection.cut)
 
+        # An answer counts as delivered only if its connection is known to have been open.
+        is_sure = connection.is_known or response.reply.type != ANSWER
+
         def finish(written: bool) -> None:
             timer.cancel()
-            self._endpoint.finish(transaction, response, written=written and not timer.fired)
+            self._endpoint.finish(transaction, response, written=written and is_sure and not timer.fired)
 
         return response.status, headers, Watched(response.payload, finish)
 

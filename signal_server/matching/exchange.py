@@ -1,6 +1,6 @@
 """The life of one request, for whatever carries it:
 
-    ticket = exchange.start(…)       it is decided, or waits
+    exchange.start(ticket, …)        it is decided, or waits
     ticket.wait()                    a thread sleeps until it has its result; or
     ticket.on_result(callback)       a callback is made then
     reply = exchange.begin(…)        just before the reply is written: what is written indeed
@@ -20,8 +20,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from ..errors import HungUp, SignalError, Unavailable
-from ..messages import Admitted, Reply
-from .identity import Caller
+from ..messages import Reply
 from .limits import Limits
 from .matcher import Matcher, Observer
 from .stores.base import Store
@@ -65,22 +64,14 @@ class Exchange:
         self._matcher = Matcher(store, tickets, limits, observer)
         self._retry_seconds: Iterator[int] = itertools.repeat(1)
         timers.every_tick(self._matcher.expire, unless=store.is_idle)
+        self.begin: Callable[[Ticket, Callable[[], bool]], Reply] = self._matcher.begin
         self.finish: Callable[..., None] = self._matcher.finish
         self.leave: Callable[[str, bytes], None] = self._matcher.leave
 
-    def start(
-        self,
-        admitted: Admitted,
-        caller: Caller,
-        name: str,
-        leaver: bytes,
-        received: float,
-        hold_seconds: float | None,
-    ) -> Ticket:
-        """Take a request.
+    def start(self, ticket: Ticket, received: float, hold_seconds: float | None) -> None:
+        """Take a request. Its ticket has a result then, or will have one.
 
         Args:
-            name, leaver: the LEAVE of this name by this client ends it; empty if it has no name.
             received: when it came in, by the monotonic clock.
             hold_seconds: how long its proxy lets it wait, if it says so.
 
@@ -90,37 +81,19 @@ class Exchange:
         seconds = self._request_seconds
         if hold_seconds is not None:
             seconds = min(hold_seconds, seconds)
-        wait_ms = int((received + seconds - time.monotonic()) * 1000 + 0.5)
-        if self._tickets.is_shut and not admitted.request.is_answer:
+        ticket.wait_ms = int((received + seconds - time.monotonic()) * 1000 + 0.5)
+        if self._tickets.is_shut and not ticket.is_answer:
             raise self._shutting_down()
-        ticket = self._tickets.open(caller)
-        ticket.name = name
+        self._tickets.open(ticket)
         try:
-            self._matcher.decide(admitted, ticket, leaver, wait_ms)
+            self._matcher.decide(ticket)
         except BaseException:
             self._matcher.close(ticket)
             raise
         if ticket.result is None:
             self._timers.wake()
-            if self._tickets.is_shut and not admitted.request.is_answer:
+            if self._tickets.is_shut and not ticket.is_answer:
                 self._turn_away(ticket, unless_offered=True)
-        return ticket
-
-    def begin(self, ticket: Ticket, is_open: Callable[[], bool]) -> Reply:
-        """Take the result of a ticket, just before it is written.
-
-        Args:
-            is_open: tells whether the client's connection is, as of now.
-
-        Raises:
-            SignalError: the request is refused.
-            HungUp: the client has left; there is nothing to write.
-        """
-        result = ticket.result
-        if not isinstance(result, Reply):
-            assert result is not None
-            raise result
-        return self._matcher.begin(result, ticket.caller.peer, is_open)
 
     def hang_up(self, ticket: Ticket) -> None:
         """The client has left. If its reply is decided already, `begin` will find the connection closed."""

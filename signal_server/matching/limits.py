@@ -12,6 +12,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final
 
 from gevent.monkey import get_original
@@ -24,7 +25,13 @@ _new_lock: Any = get_original("threading", "Lock")  # see stores/memory
 
 
 class Limits(ABC):
-    """The rates of the protocol, and how many requests of an address may wait."""
+    """The rates of the protocol, and how many requests of an address may wait.
+
+    Attributes:
+        has_places: requests that wait are counted over several processes: see `take_place`.
+    """
+
+    has_places = True
 
     @abstractmethod
     def count_address(self, address: bytes) -> None:
@@ -67,6 +74,8 @@ class MemoryLimits(Limits):
         clock: seconds, of any clock that does not jump.
     """
 
+    has_places = False
+
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
         self._address = _windows(settings.address_limit, "address", clock)
         self._request = _windows(settings.request_limit, "request", clock)
@@ -77,7 +86,7 @@ class MemoryLimits(Limits):
             self._address.hit(address)
 
     def count_connect(self, peer: bytes) -> None:
-        if self._pair is not None and self._pair.has(peer):
+        if self._pair is not None:
             self._pair.check(peer)
         if self._request is not None:
             self._request.hit(peer)
@@ -125,13 +134,13 @@ class Windows:
         """Raise RateLimited if it is one too many."""
         now_ms = int(self._clock() * 1000)
         with self._lock:
-            window = self._count(key, now_ms)
+            window = self._open.get(key, 0) + 1
+            if window >> _HIT_BITS > now_ms:
+                self._open[key] = window
+            else:
+                window = self._begin(key, now_ms)
         if window & _HITS > self._amount:
             raise self._refusal(window, now_ms)
-
-    def has(self, key: bytes) -> bool:
-        """Is there a window of this key, which may be over?"""
-        return key in self._open
 
     def check(self, key: bytes) -> None:
         """Raise RateLimited if one more would be too many."""
@@ -143,10 +152,12 @@ class Windows:
 
     def restart(self, key: bytes) -> None:
         """Hit. If one is all that a window allows, it is of the last hit and not of the first."""
+        if self._amount > 1:
+            with suppress(RateLimited):
+                self.hit(key)
+            return
         with self._lock:
-            if self._amount == 1:
-                self._open.pop(key, None)
-            self._count(key, int(self._clock() * 1000))
+            self._begin(key, int(self._clock() * 1000))
 
     def take_back(self, key: bytes) -> None:
         """Undo a hit."""
@@ -155,21 +166,16 @@ class Windows:
             if window is not None and window & _HITS:
                 self._open[key] = window - 1
 
-    def _count(self, key: bytes, now_ms: int) -> int:
+    def _begin(self, key: bytes, now_ms: int) -> int:
+        """Begin a window with its first hit. Those that are over are forgotten."""
         ends, windows = self._ends, self._open
         while ends and ends[0][0] <= now_ms:
             end_ms, old = ends.popleft()
             if windows.get(old, 0) >> _HIT_BITS == end_ms:
                 del windows[old]
-        window = windows.get(key)
-        if window is None:
-            end_ms = now_ms + self._length_ms
-            window = end_ms << _HIT_BITS
-            ends.append((end_ms, key))
-        elif window & _HITS == _HITS:
-            return window
-        window += 1
-        windows[key] = window
+        end_ms = now_ms + self._length_ms
+        ends.append((end_ms, key))
+        window = windows[key] = (end_ms << _HIT_BITS) + 1
         return window
 
     def _refusal(self, window: int, now_ms: int) -> RateLimited:

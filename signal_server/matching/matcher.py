@@ -1,6 +1,6 @@
 """Takes a request to the store, and hands out what the store decides; the same for every store.
 
-arrival ─► may it wait? ─► its nonce, or a new connect ─► the store decides ─► deliveries ─► tickets
+ticket ─► may it wait? ─► its nonce, or a new connect ─► the store decides ─► deliveries ─► tickets
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Protocol
 
 from ..errors import BadRequest, RateLimited, SignalError, Unavailable, Untrusted
-from ..messages import ANSWER, BOUNCE, DEMOTE, NO_PEER, Admitted, Arrival, Reply, Request
+from ..messages import ANSWER, DEMOTE, NO_PEER, Reply
 from .limits import Limits
 from .stores.base import Name, Outcome, Store, away
 from .tickets import OpenTickets, Result, Ticket
@@ -42,43 +42,27 @@ class Matcher:
 
     # --- a request comes -----------------------------------------------------------------------------------
 
-    def decide(self, admitted: Admitted, ticket: Ticket, leaver: bytes, wait_ms: int) -> None:
-        """Ask the store about a request. Its ticket has a result then, or waits for one.
-
-        Args:
-            leaver: who may end the request by its name.
-            wait_ms: how long it may wait from now on.
+    def decide(self, ticket: Ticket) -> None:
+        """Ask the store about a request, whose ticket is open. It has a result then, or waits for one.
 
         Raises:
             SignalError: it is refused.
         """
-        request = admitted.request
-        arrival = Arrival(
-            ticket.id,
-            admitted.pool,
-            ticket.caller.peer,
-            ticket.caller.bearer,
-            admitted.payload,
-            admitted.digest,
-            wait_ms,
-            request.rematch,
-            ticket.name,
-            leaver,
-        )
-        if ticket.name and not self._take_name(ticket, leaver, admitted.pool):
+        if ticket.name and not self._take_name(ticket):
             return
-        if not request.is_answer:
+        nonce = ticket.nonce
+        if nonce is None or ticket.is_bounce:
             ticket.refusal = self._tickets.refusal(ticket)
-            if request.type == BOUNCE and ticket.refusal is None:
+            if ticket.is_bounce and ticket.refusal is None:
                 ticket.refusal = self._take_place(ticket)  # before, for what it does cannot be undone
-        if request.nonce is None or not self._present(request.nonce, arrival, request, ticket):
-            self._connect(arrival, admitted, ticket)
-        if ticket.result is None and not request.is_answer:
+        if nonce is None or not self._present(nonce, ticket):
+            self._connect(ticket)
+        if ticket.result is None and self._limits.has_places and not ticket.is_answer:
             self._hold(ticket)
 
-    def _take_name(self, ticket: Ticket, leaver: bytes, pool: str) -> bool:
+    def _take_name(self, ticket: Ticket) -> bool:
         """Returns False if the request's LEAVE came before it."""
-        taken = self._store.take_name(ticket.name, leaver, ticket.id, pool)
+        taken = self._store.take_name(ticket.name, ticket.leaver, ticket.ticket, ticket.pool)
         if taken is not Name.TAKEN:
             ticket.name = ""  # not this one's to drop
         if taken is Name.IN_USE:
@@ -88,32 +72,32 @@ class Matcher:
             return False
         return True
 
-    def _present(self, nonce: str, arrival: Arrival, request: Request, ticket: Ticket) -> bool:
+    def _present(self, nonce: str, ticket: Ticket) -> bool:
         """Answer or bounce the offer of this nonce. Returns False if it is not good."""
-        if request.type == BOUNCE:
-            outcome = self._store.bounce(arrival, nonce, may_wait=ticket.refusal is None)
+        if ticket.is_bounce:
+            outcome = self._store.bounce(ticket, nonce, may_wait=ticket.refusal is None)
         else:
-            outcome = self._store.answer(arrival, nonce)
+            outcome = self._store.answer(ticket, nonce)
         return self.apply(outcome).good
 
-    def _connect(self, arrival: Arrival, admitted: Admitted, ticket: Ticket) -> None:
-        if admitted.is_replay:
+    def _connect(self, ticket: Ticket) -> None:
+        if ticket.is_replay:
             raise Untrusted("replay")
-        self._limits.count_connect(ticket.caller.peer)
+        self._limits.count_connect(ticket.peer)
         ticket.is_counted = True
-        may_wait = ticket.refusal is None and not admitted.request.is_answer
-        self.apply(self._store.connect(arrival, may_wait=may_wait))
+        may_wait = ticket.refusal is None and (ticket.nonce is None or ticket.is_bounce)
+        self.apply(self._store.connect(ticket, may_wait=may_wait))
 
     def _hold(self, ticket: Ticket) -> None:
         """The request has to wait, but it may not if too many of its address do, in whatever process."""
         refusal = self._take_place(ticket)
-        if refusal is not None and self.apply(self._store.withdraw(ticket.id)).good:
+        if refusal is not None and self.apply(self._store.withdraw(ticket.ticket)).good:
             self._uncount(ticket)
             self.resolve(ticket, refusal)
 
     def _take_place(self, ticket: Ticket) -> RateLimited | None:
-        if not ticket.has_place:
-            if not self._limits.take_place(ticket.caller.address, ticket.id):
+        if self._limits.has_places and not ticket.has_place:
+            if not self._limits.take_place(ticket.address, ticket.ticket):
                 return RateLimited(1, "held")
             ticket.has_place = True
         return None
@@ -121,17 +105,24 @@ class Matcher:
     def _uncount(self, ticket: Ticket) -> None:
         """There was no place for it to wait in, so its peer may ask for one again at once."""
         if ticket.is_counted:
-            self._limits.uncount_connect(ticket.caller.peer)
+            self._limits.uncount_connect(ticket.peer)
 
     # --- a reply goes --------------------------------------------------------------------------------------
 
-    def begin(self, reply: Reply, peer: bytes, is_open: Callable[[], bool]) -> Reply:
-        """Take a reply that is to be written now; what is returned is written in its place.
+    def begin(self, ticket: Ticket, is_open: Callable[[], bool]) -> Reply:
+        """Take the result of a ticket, just before it is written; what is returned is written.
 
         Args:
-            peer: who gets it.
-            is_open: tells whether its connection is.
+            is_open: tells whether the client's connection is, as of now.
+
+        Raises:
+            SignalError: the request is refused.
+            HungUp: the client has left; there is nothing to write.
         """
+        reply = ticket.result
+        if not isinstance(reply, Reply):
+            assert reply is not None
+            raise reply
         if reply.type not in (ANSWER, DEMOTE):
             return reply
         if not is_open():
@@ -142,7 +133,7 @@ class Matcher:
                 self._observer.answer_lost()
                 return Reply(NO_PEER)  # too late: the responder was told that this peer is gone
             # Before the write, after which the initiator may be back before we know that it was done.
-            self._limits.count_pairing(peer)
+            self._limits.count_pairing(ticket.peer)
         return reply
 
     def finish(self, reply: Reply, *, written: bool) -> None:
@@ -176,7 +167,7 @@ class Matcher:
     def withdraw(self, ticket: Ticket, result: SignalError | Result, *, unless_offered: bool = False) -> None:
         """Take a request out of the store, and end it with `result`, unless its reply is decided already."""
         try:
-            pending = self.apply(self._store.withdraw(ticket.id, unless_offered=unless_offered)).good
+            pending = self.apply(self._store.withdraw(ticket.ticket, unless_offered=unless_offered)).good
         except Unavailable:
             pending = True  # the store drops it when its time is over
         if pending:
@@ -194,7 +185,7 @@ class Matcher:
         """The request is over: its place and its name are free."""
         if self._tickets.close(ticket):
             if ticket.has_place:
-                self._limits.leave_place(ticket.caller.address, ticket.id)
+                self._limits.leave_place(ticket.address, ticket.ticket)
             if ticket.name:
                 self._store.drop_name(ticket.name)
 

@@ -81,7 +81,10 @@ class _Handover:
 class Rules:
     """The pools, the offers and the handovers of one server.
 
-    Every event expects that `expire` was called with the same `now_ms` before it.
+    Every event expects that `expire` was called with the same `now_ms` before it, unless nothing was due.
+
+    Attributes:
+        deadlines: what runs out of time; `expire` has nothing to do before their `first_ms`.
     """
 
     def __init__(self, times: Times) -> None:
@@ -90,7 +93,7 @@ class Rules:
         self._offers: dict[str, Offer] = {}  # by ticket
         self._handovers: dict[str, _Handover] = {}  # by nonce
         self._pairs = PairMemory()
-        self._deadlines = Deadlines()
+        self.deadlines = Deadlines()
         self._last_number = 0
 
     # --- events --------------------------------------------------------------------------------------------
@@ -111,7 +114,7 @@ class Rules:
         offer = Offer(arrival, self._last_number, now_ms + arrival.wait_ms)
         self._offers[arrival.ticket] = offer
         self._wait(offer)
-        self._deadlines.add(deadlines.WAIT, (offer.deadline_ms, offer.place, arrival.ticket))
+        self.deadlines.add(deadlines.WAIT, (offer.deadline_ms, offer.place, arrival.ticket))
         return []
 
     def answer(self, arrival: Arrival, nonce: str, *, nonces: Nonces, now_ms: int) -> list[Delivery] | None:
@@ -217,8 +220,8 @@ class Rules:
     def expire(self, *, nonces: Nonces, now_ms: int) -> list[Delivery]:
         """End what has run out of time."""
         deliveries: list[Delivery] = []
-        while self._deadlines.first_ms <= now_ms:
-            due = self._deadlines.take(now_ms, self._counts)
+        while self.deadlines.first_ms <= now_ms:
+            due = self.deadlines.take(now_ms, self._counts)
             if due is None:
                 break
             name = due[2]
@@ -229,10 +232,6 @@ class Rules:
                 self._remove(offer)
                 deliveries.append(self._end(offer))
         return deliveries
-
-    def is_due(self, now_ms: int) -> bool:
-        """May `expire` have anything to do?"""
-        return self._deadlines.first_ms <= now_ms
 
     def sweep(self, *, now_ms: int) -> None:
         """Delete the pairs whose time has passed. Nothing depends on when this runs."""
@@ -352,7 +351,7 @@ class Rules:
     def _set_deadline(self, handover: _Handover, term: int, when_ms: int) -> None:
         self._last_number += 1
         handover.due = self._last_number
-        self._deadlines.add(term, (when_ms, handover.due, handover.nonce))
+        self.deadlines.add(term, (when_ms, handover.due, handover.nonce))
 
     def _counts(self, due: Due) -> bool:
         """Is this still the deadline of what it names? An offer that is out ends when it returns."""

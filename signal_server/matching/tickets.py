@@ -15,7 +15,7 @@ from typing import Any
 from gevent.monkey import get_original
 
 from ..errors import Full, HungUp, RateLimited, SignalError
-from ..messages import Reply
+from ..messages import Arrival, Reply
 from .identity import Caller
 
 Result = Reply | SignalError | HungUp
@@ -23,30 +23,67 @@ Result = Reply | SignalError | HungUp
 _new_lock: Any = get_original("threading", "Lock")  # see stores/memory
 
 
-class Ticket:
-    """One open request.
+class Ticket(Arrival):
+    """One open request: what the store sees of it, and what becomes of it here.
 
     Attributes:
-        id: unique over all processes.
-        caller: who asks.
+        address: where it comes from, hashed.
+        nonce: that it presents.
+        is_bounce: it bounces the offer of its nonce, and does not answer it.
+        is_replay: its signed text came before, so it is good as the repeat of an answer only.
         result: the reply or refusal, once it is decided.
         refusal: what a `NO_PEER` means instead, if the request may not wait.
         is_counted: as a new connect of its peer.
         has_place: it is counted among those of its address that wait, over all processes.
-        name: of the request, by which a LEAVE can end it.
     """
 
-    __slots__ = ("_callback", "caller", "has_place", "id", "is_counted", "name", "refusal", "result")
+    __slots__ = (
+        "_callback",
+        "address",
+        "has_place",
+        "is_bounce",
+        "is_counted",
+        "is_replay",
+        "nonce",
+        "refusal",
+        "result",
+    )
 
-    def __init__(self, id: str, caller: Caller) -> None:
-        self.id = id
-        self.caller = caller
+    def __init__(
+        self,
+        caller: Caller,
+        pool: str,
+        signal: str,
+        digest: bytes,
+        nonce: str | None,
+        *,
+        is_bounce: bool = False,
+        is_replay: bool = False,
+        rematch: bool = False,
+        name: str = "",
+        leaver: bytes = b"",
+    ) -> None:
+        self.ticket = ""
+        self.pool = pool
+        self.peer, self.bearer, self.address = caller
+        self.signal = signal
+        self.digest = digest
+        self.wait_ms = 0
+        self.rematch = rematch
+        self.name = name
+        self.leaver = leaver
+        self.nonce = nonce
+        self.is_bounce = is_bounce
+        self.is_replay = is_replay
         self.result: Result | None = None
         self.refusal: SignalError | None = None
         self.is_counted = False
         self.has_place = False
-        self.name = ""
         self._callback: Callable[[], object] | None = None
+
+    @property
+    def is_answer(self) -> bool:
+        return self.nonce is not None and not self.is_bounce
 
     def resolve(self, result: Result) -> bool:
         """Give it its result. Returns False if it has one."""
@@ -96,19 +133,20 @@ class OpenTickets:
     def __len__(self) -> int:
         return len(self._tickets)
 
-    def open(self, caller: Caller) -> Ticket:
-        ticket = Ticket(f"{self._process}{next(self._numbers):x}", caller)
+    def open(self, ticket: Ticket) -> None:
+        """Name a ticket, and count it."""
+        name = ticket.ticket = f"{self._process}{next(self._numbers):x}"
+        address, held = ticket.address, self._held
         with self._lock:
-            self._tickets[ticket.id] = ticket
-            self._held[caller.address] = self._held.get(caller.address, 0) + 1
-        return ticket
+            self._tickets[name] = ticket
+            held[address] = held.get(address, 0) + 1
 
     def close(self, ticket: Ticket) -> bool:
         """Returns False if it was closed before."""
         with self._lock:
-            if self._tickets.pop(ticket.id, None) is None:
+            if self._tickets.pop(ticket.ticket, None) is None:
                 return False
-            address, held = ticket.caller.address, self._held
+            address, held = ticket.address, self._held
             left = held[address] - 1
             if left:
                 held[address] = left
@@ -118,7 +156,7 @@ class OpenTickets:
 
     def refusal(self, ticket: Ticket) -> SignalError | None:
         """Why this ticket, which is open, may not wait; None if it may."""
-        if self._held_per_address is not None and self._held[ticket.caller.address] > self._held_per_address:
+        if self._held_per_address is not None and self._held[ticket.address] > self._held_per_address:
             return RateLimited(1, "held")
         if self._max_waiting is not None and len(self._tickets) > self._max_waiting:
             return Full()

@@ -52,6 +52,7 @@ class Timers:
         self._awake = threading.Event()
         self._lock = threading.Lock()
         self._started = False
+        self._sleeps = True
 
     def after(self, seconds: float, call: Callable[[], object]) -> Timer:
         timer = Timer(time.monotonic() + seconds, call)
@@ -73,14 +74,15 @@ class Timers:
 
     def wake(self) -> None:
         """There may be something to do again."""
-        if not self._awake.is_set():
+        if self._sleeps:
+            self._sleeps = False
             self._awake.set()
-        if not self._started:
-            self._start()
+            if not self._started:
+                self._start()
 
     def drive(self) -> None:
         """Somebody else calls `tick`, so no thread is needed."""
-        self._started = True
+        self._started, self._sleeps = True, False
 
     def _start(self) -> None:
         with self._lock:
@@ -92,9 +94,11 @@ class Timers:
         while True:
             self._awake.wait()
             self._awake.clear()
-            while not self._is_idle():
+            while not self._sleeps:
                 time.sleep(TICK_SECONDS)
                 self.tick()
+                self._sleeps = True  # before we look, so that who comes meanwhile wakes us
+                self._sleeps = self._is_idle()
 
     def tick(self) -> None:
         """Make the calls that are due."""

@@ -1,6 +1,6 @@
 /** The demo page: two strangers chat, and see how they were linked. */
 
-import { connect, SpaceriftError } from "./spacerift.js";
+import { connect, prepare, SpaceriftError } from "./spacerift.js";
 
 /**
  * @typedef {import("./spacerift.js").Link} Link
@@ -41,6 +41,7 @@ const ENDS = /** @type {Record<string, string>} */ ({
   MISSING_PARAMETER: "This server asks for more than this page sends, perhaps for signatures.",
   BAD_REPLY: "Whatever answers there is not a Spacerift server.",
   NOT_FOUND: "Whatever answers there is not a Spacerift server.",
+  NO_WEBRTC: "This browser cannot link: WebRTC is missing or switched off.",
 });
 
 /** @template {HTMLElement} T @param {string} id @param {new () => T} type @returns {T} */
@@ -117,12 +118,21 @@ function show(state, why) {
   const [status, detail] = state === "paused" ? pauseWords(why) : WORDS[state];
   say(state, status, detail);
   note(why?.status ? `${status} (${why.status} ${why.type})` : status);
+  if (why?.candidates) note(`You offered ${ways(why.candidates.ours)}; they offered ${ways(why.candidates.theirs)}.`);
+  if (link && (state === "interrupted" || state === "linked")) goesOn(state === "linked");
   count(state === "waiting" ? ROUND : state === "paused" ? why?.retryAfter ?? 0 : 0);
 }
 
 /** @param {SpaceriftError} [why] */
 function pauseWords(why) {
-  return [PAUSES[why?.type ?? ""] ?? `A little break: the server said ${why?.status}.`, "It goes on by itself."];
+  const words = PAUSES[why?.type ?? ""] ?? `A little break: the server said ${why?.status}.`;
+  return [words, why?.hint ? `${why.hint} It goes on by itself.` : "It goes on by itself."];
+}
+
+/** What was gathered, in words. @param {NonNullable<SpaceriftError["candidates"]>["ours"]} candidates */
+function ways({ host, srflx, relay, mapping }) {
+  const seen = mapping === "several ports" ? " by a different port for everybody" : "";
+  return `${host} of the own network, ${srflx} as seen from outside${seen}, ${relay} through a relay`;
 }
 
 /** Back to where one may begin. @param {string} status @param {string} detail @param {string} [button] */
@@ -140,7 +150,7 @@ function rest(status, detail, button = "Meet a stranger") {
 /** @param {string} state @param {string} status @param {string} detail */
 function say(state, status, detail) {
   document.body.dataset.state = state;
-  document.title = state === "linked" ? "● Linked · Spacerift" : "Spacerift: meet a stranger";
+  document.title = state === "linked" || state === "interrupted" ? "● Linked · Spacerift" : "Spacerift: meet a stranger";
   // A repeated state is not said again: a screen reader would read it out every round.
   if (view.status.textContent !== status) view.status.textContent = status;
   view.detail.textContent = detail;
@@ -196,9 +206,8 @@ function talk(found) {
   const came = found.role === "initiator" ? "They answered your offer." : "You answered their offer.";
   view.detail.textContent = `${came} You talk directly, and encrypted.`;
   add("note", "You are linked. Say hello.");
-  found.channel.addEventListener("message", ({ data }) => {
-    if (link === found && typeof data === "string") add("theirs", data.slice(0, LONGEST_TEXT));
-  });
+  listen(found);
+  found.addEventListener("resumed", () => listen(found));
   found.closed.then(() => link === found && gone());
   allowTalk(true);
   if (document.activeElement === view.meet || document.activeElement === document.body) view.text.focus();
@@ -210,6 +219,19 @@ function talk(found) {
     },
     () => {}, // without TLS a page has no crypto.subtle, and so no number
   );
+}
+
+/** @param {Link} found whose channel is a new one */
+function listen(found) {
+  found.channel.addEventListener("message", ({ data }) => {
+    if (link === found && typeof data === "string") add("theirs", data.slice(0, LONGEST_TEXT));
+  });
+}
+
+/** An open link is interrupted, or goes on. @param {boolean} isBack */
+function goesOn(isBack) {
+  add("note", isBack ? "You are linked again, with the same stranger." : "The link is interrupted.");
+  view.send.disabled = !isBack; // and what is being typed stays
 }
 
 function gone() {
@@ -326,6 +348,12 @@ view.composer.addEventListener("submit", event => {
   view.text.value = "";
 });
 
+// An offer is made while the person is about to click.
+for (const sign of ["pointerenter", "focus"]) {
+  view.meet.addEventListener(sign, () => search || prepare(SERVER));
+}
+
 addEventListener("hashchange", enterRoom);
 enterRoom();
+prepare(SERVER);
 view.happened.open = matchMedia("(min-width: 54rem)").matches; // beside the talk, not before it

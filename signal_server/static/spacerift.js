@@ -146,6 +146,7 @@ export async function connect(url, options = {}) {
  * @param {Options} [options]
  */
 export function prepare(url, options = {}) {
+  if (isPreparedFor(absolute(url), options)) return;
   prepared?.drop();
   const { fetch } = options;
   const signal = new AbortController().signal;
@@ -1166,12 +1167,16 @@ function isKnown({ id }) {
 /** @type {Prepared | undefined} */
 let prepared;
 
+/** @param {URL} url @param {Options} options */
+function isPreparedFor(url, { Peer, wrtc, streams = [], ...more }) {
+  const { options, key } = prepared ?? { options: {}, key: "" };
+  return key === keyOf(url, more) && options.Peer === Peer && options.wrtc === wrtc && !streams.length;
+}
+
 /** @param {URL} url @param {Options} options @returns {Prepared | undefined} what was prepared for them */
 function takePrepared(url, options) {
-  const found = prepared;
-  if (!found || found.key !== keyOf(url, options) || options.streams?.length) return undefined;
-  if (found.options.Peer !== options.Peer || found.options.wrtc !== options.wrtc) return undefined;
-  found.keep();
+  const found = isPreparedFor(url, options) ? prepared : undefined;
+  found?.keep();
   return found;
 }
 

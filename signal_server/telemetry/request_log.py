@@ -29,6 +29,7 @@ from ..messages import Request
 from .metrics import Metrics
 
 HUNG_UP: Final = "HUNG_UP"
+NOT_WRITTEN: Final = "not written, the client had left"
 
 PACKAGE: Final = "signal_server"
 """The logger above all of ours."""
@@ -42,6 +43,9 @@ MOST_GATHERED: Final = 10_000
 log = logging.getLogger(__name__)
 
 _GOOD_ID: Final = re.compile(r"[A-Za-z0-9_.:-]{1,64}", re.ASCII)
+
+_IPV4: Final = re.compile(r"\d+\.\d+\.\d+\.\d+", re.ASCII)
+"""An IPv4 address, alone or with a port or a number behind it, as some proxies make their ids."""
 
 _poll: Any = get_original("select", "poll")
 
@@ -91,7 +95,9 @@ class RequestLog:
             return
         lines, self._gathered = self._gathered, []
         if self._dropped:
-            lines.append(self._line("WARNING", self._plain(f"{self._dropped} lines were dropped")))
+            text = f"{self._dropped} lines were dropped"
+            line = f'"message":{json.dumps(text)}' if self._form == "json" else text
+            lines.append(_framed(self._form, _utc(time.time()), "WARNING", line))
             self._dropped = 0
         at = 0
         while at < len(lines) and _takes_more(sys.stderr):
@@ -105,30 +111,30 @@ class RequestLog:
         self._gathered[:0] = lines[at:]
 
     def write(self, entry: Entry, reply: str, status: str, seconds: float, why: str) -> None:
-        if self._form == "off" or not (self._terminal or log.isEnabledFor(logging.INFO)):
+        if self._form == "off":
             return
-        # By hand, because the encoder would take longer than all the rest. None of the values needs quoting.
-        if self._form == "json":
-            line = f'"id":"{entry.id}","asked":"{entry.asks}","reply":"{reply}","status":{status or 0}'
-            line = f'{line},"ms":{seconds * 1000:.1f}' + (f',"why":{json.dumps(why)}' if why else "")
-        else:
-            line = f"id={entry.id} asked={entry.asks} reply={reply} status={status or 0}"
-            line = f"{line} ms={seconds * 1000:.1f}" + (f" why={json.dumps(why)}" if why else "")
         if not self._terminal:
-            log.info("{%s}" if self._form == "json" else "%s", line)
-        elif self._gathered is None:
+            if log.isEnabledFor(logging.INFO):
+                line = self._line(entry, reply, status, seconds, why)
+                log.info("{%s}" if self._form == "json" else "%s", line)
+            return
+        line = self._line(entry, reply, status, seconds, why)
+        line = _framed(self._form, _utc(time.time()), "INFO", line)
+        if self._gathered is None:
             with contextlib.suppress(OSError, ValueError):  # a terminal that is gone, or a full disk
-                sys.stderr.write(self._line("INFO", line) + "\n")
+                sys.stderr.write(line + "\n")
         elif len(self._gathered) < MOST_GATHERED:
-            self._gathered.append(self._line("INFO", line))
+            self._gathered.append(line)
         else:
             self._dropped += 1
 
-    def _line(self, level: str, line: str) -> str:
-        return _framed(self._form, _utc(time.time()), level, line)
-
-    def _plain(self, text: str) -> str:
-        return f'"message":{json.dumps(text)}' if self._form == "json" else text
+    def _line(self, entry: Entry, reply: str, status: str, seconds: float, why: str) -> str:
+        # By hand, because the encoder would take longer than all the rest. None of the values needs quoting.
+        if self._form == "json":
+            line = f'"id":"{entry.id}","asked":"{entry.asks}","reply":"{reply}","status":{status or 0}'
+            return f'{line},"ms":{seconds * 1000:.1f}' + (f',"why":{json.dumps(why)}' if why else "")
+        line = f"id={entry.id} asked={entry.asks} reply={reply} status={status or 0} ms={seconds * 1000:.1f}"
+        return f"{line} why={json.dumps(why)}" if why else line
 
 
 class Entry:
@@ -137,25 +143,29 @@ class Entry:
     Attributes:
         id: names it in the log and to the client.
         received: when it came in, by the monotonic clock.
-        asks: `CONNECT`, `ANSWER`, `BOUNCE` or `LEAVE`; with `signed` before it for a signed peer; or `-`.
+        request: what was asked, once it is known.
     """
 
-    __slots__ = ("_log", "asks", "id", "received")
+    __slots__ = ("_log", "id", "received", "request")
 
     def __init__(self, log: RequestLog, given_id: str, received: float) -> None:
         self._log = log
         self.id = log.id(given_id)
         self.received = received
-        self.asks = "-"
+        self.request: Request | None = None
 
-    def asked(self, request: Request) -> None:
-        """It is known what was asked."""
+    @property
+    def asks(self) -> str:
+        """`CONNECT`, `ANSWER`, `BOUNCE` or `LEAVE`; with `signed` before it for a signed peer; or `-`."""
+        request = self.request
+        if request is None:
+            return "-"
         what = "ANSWER" if request.is_answer else request.type
-        self.asks = what if request.sealed is None else f"signed-{what}"
+        return what if request.sealed is None else f"signed-{what}"
 
     def replied(self, reply: str, status: str, *, written: bool = True) -> None:
         """It ended with a reply, given by its `TYPE` and its status line."""
-        self._close(reply, status[:3], "" if written else "not written, the client had left")
+        self._close(reply, status[:3], "" if written else NOT_WRITTEN)
 
     def refused(self, refusal: SignalError) -> None:
         if refusal.code == "RATE_LIMIT":
@@ -176,7 +186,7 @@ class Entry:
 
 def _is_good(given_id: str) -> bool:
     """Is it short and harmless, and no address, which must not stand in a log?"""
-    if not _GOOD_ID.fullmatch(given_id):
+    if not _GOOD_ID.fullmatch(given_id) or _IPV4.search(given_id):
         return False
     try:
         ipaddress.ip_address(given_id)
@@ -213,12 +223,14 @@ def _framed(form: str, moment: str, level: str, line: str) -> str:
     return f"{moment} {level} {line}"
 
 
-_second: tuple[int, str] = (0, "")
+_last: tuple[int, str] = (0, "")
 
 
 def _utc(seconds: float) -> str:
-    global _second
-    whole = int(seconds)
-    if whole != _second[0]:
-        _second = whole, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole))
-    return f"{_second[1]}.{int((seconds - whole) * 1000):03d}Z"
+    """A moment as text, to the millisecond. Many lines are of the same one."""
+    global _last
+    moment_ms = int(seconds * 1000)
+    if moment_ms != _last[0]:
+        whole, rest = divmod(moment_ms, 1000)
+        _last = moment_ms, f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(whole))}.{rest:03d}Z"
+    return _last[1]

@@ -62,7 +62,7 @@ class Plan:
     upkeep_seconds: float
 
 
-LONG = Plan(at_once=(64, 256, 1), rounds=5, warm=1.5, seconds=4, crowds=(2_000, 10_000), upkeep_seconds=16)
+LONG = Plan(at_once=(64, 256, 1), rounds=3, warm=1, seconds=3, crowds=(2_000, 10_000), upkeep_seconds=16)
 SHORT = Plan(at_once=(16,), rounds=1, warm=0.3, seconds=0.7, crowds=(200,), upkeep_seconds=1)
 
 
@@ -167,7 +167,7 @@ def measure_all(*, quick: bool) -> Results:
         with running(folder, quick=quick) as found:
             measure_rates(load, found, plan, results)
             if not quick:
-                results.profiles = profile.measure(load, found[OURS], folder, seconds=20)
+                results.profiles = profile.measure(load, found[OURS], folder, seconds=12)
         measure_crowds(load, folder, plan, results, quick=quick)
         if not quick:
             measure_redis(load, folder, plan, results)

@@ -24,6 +24,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "text.h"
+
 enum { ROOM = 8192, MOST_PAIRS = 4000000, NEWCOMERS = 200 };
 enum protocol { SPACERIFT, PEERJS, NOTHING };
 enum state { CLOSED, CONNECTING, ASKED, OPENING, REGISTERED, LEAVING };
@@ -67,6 +69,12 @@ static uint64_t next_id(void) {
 }
 
 static void begin(struct peer *p);
+
+static int is_text(const char *in, int size, uint64_t *id, uint64_t *to, uint64_t *started) {
+    int whole = read_text(in, size, id, to, started);
+    damaged += !whole;
+    return whole;
+}
 
 /* --- connections ---------------------------------------------------------------------------------------------- */
 
@@ -112,59 +120,6 @@ static int put(struct peer *p, const char *bytes, int size) {
     if (send(p->fd, bytes, size, MSG_NOSIGNAL) == size) return 1; /* a few KB always fit into an idle connection */
     went_wrong(p, "not sent");
     return 0;
-}
-
-/* --- the texts ------------------------------------------------------------------------------------------------ */
-
-static char text[4096];
-static int text_size, at_id, at_to, at_started, at_again;
-
-static void compose(void) { /* like a browser's, as a JSON string holds it */
-    int n = sprintf(text, "v=0\\r\\no=- ");
-    at_id = n;
-    n += sprintf(text + n, "0000000000000000 2 IN IP4 127.0.0.1\\r\\ns=-\\r\\nt=0 0\\r\\na=x-to:");
-    at_to = n;
-    n += sprintf(text + n, "0000000000000000\\r\\na=x-started:");
-    at_started = n;
-    n += sprintf(text + n, "0000000000000000\\r\\na=group:BUNDLE 0\\r\\na=msid-semantic: WMS\\r\\n"
-        "m=application 50123 UDP/DTLS/SCTP webrtc-datachannel\\r\\nc=IN IP4 198.51.100.7\\r\\n");
-    for (int i = 0; i < 8; i++)
-        n += sprintf(text + n, "a=candidate:%u 1 udp %u 2001:db8:%x:%x::%x %d typ %s generation 0 network-id %d\\r\\n",
-            1467250027u + i * 104729, 2122197247u - i * 4096, 17 * i + 1, 4711 + i, 990 + i, 49152 + 311 * i,
-            i < 5 ? "host" : "srflx raddr :: rport 9", i + 1);
-    n += sprintf(text + n, "a=ice-ufrag:k3Jq\\r\\na=ice-pwd:9yNh0mZQ2kq3nW8uVb7Xc1Rt\\r\\na=ice-options:trickle\\r\\na=fingerprint:sha-256 "
-        "D1:2C:BE:AD:C4:F6:64:5C:25:16:11:9C:AF:E7:0F:73:79:36:4E:9C:1E:15:54:39:0C:06:8B:ED:96:86:00:39\\r\\n"
-        "a=setup:actpass\\r\\na=mid:0\\r\\na=sctp-port:5000\\r\\na=max-message-size:262144\\r\\na=x-end:");
-    at_again = n;
-    n += sprintf(text + n, "0000000000000000\\r\\n");
-    text_size = n;
-}
-
-static void hex(char *out, uint64_t value) {
-    for (int i = 15; i >= 0; i--, value >>= 4) out[i] = "0123456789abcdef"[value & 15];
-}
-
-static int add_text(char *out, uint64_t id, uint64_t to, uint64_t started) {
-    memcpy(out, text, text_size);
-    hex(out + at_id, id);
-    hex(out + at_to, to);
-    hex(out + at_started, started);
-    hex(out + at_again, id);
-    return text_size;
-}
-
-static int read_text(const char *in, int size, uint64_t *id, uint64_t *to, uint64_t *started) {
-    const char *start = memmem(in, size, "o=- ", 4);
-    if (start) start -= at_id - 4;
-    if (!start || start < in || start + text_size > in + size || memcmp(start + at_id, start + at_again, 16)
-        || memcmp(start + at_started + 16, text + at_started + 16, at_again - at_started - 16)) {
-        damaged++;
-        return 0;
-    }
-    *id = strtoull(start + at_id, 0, 16);
-    *to = strtoull(start + at_to, 0, 16);
-    *started = strtoull(start + at_started, 0, 16);
-    return 1;
 }
 
 /* --- HTTP ----------------------------------------------------------------------------------------------------- */
@@ -230,13 +185,13 @@ static void replied(struct peer *p) {
     if (!kind) return went_wrong(p, "no TYPE");
     kind += 8;
     if (!strncmp(kind, "ANSWER\"", 7)) {
-        if (!read_text(body, size, &id, &to, &started) || to != p->id) return went_wrong(p, "not my answer");
+        if (!is_text(body, size, &id, &to, &started) || to != p->id) return went_wrong(p, "not my answer");
         linked(started);
         return ended(p);
     }
     if (!strncmp(kind, "DEMOTE\"", 7)) {
         nonce = memmem(body, size, "\"NONCE\":\"", 9);
-        if (!nonce || !read_text(body, size, &id, &to, &started)) return went_wrong(p, "not an offer");
+        if (!nonce || !is_text(body, size, &id, &to, &started)) return went_wrong(p, "not an offer");
         nonce += 9;
         nonce_size = strchr(nonce, '"') - nonce;
         p->got = 0; /* what stands there is still read below */
@@ -297,10 +252,10 @@ static void told(struct peer *p, char *message, int size) {
         if (p->first) begin(p->partner);
         else carry(p, "OFFER", p->id, p->id, p->started);
     } else if (memmem(message, size, "\"OFFER\"", 7)) {
-        if (!read_text(message, size, &id, &to, &started)) return went_wrong(p, "not an offer");
+        if (!is_text(message, size, &id, &to, &started)) return went_wrong(p, "not an offer");
         carry(p, "ANSWER", p->id, id, started);
     } else if (memmem(message, size, "\"ANSWER\"", 8)) {
-        if (!read_text(message, size, &id, &to, &started) || to != p->id) return went_wrong(p, "not my answer");
+        if (!is_text(message, size, &id, &to, &started) || to != p->id) return went_wrong(p, "not my answer");
         linked(started);
         if (p == &newcomer) newcomers_left--;
         if (kept && p != &newcomer) return begin(p);
@@ -394,7 +349,9 @@ static void turn(int milliseconds) {
 }
 
 static void turns(double seconds) {
-    uint64_t until = now() + (uint64_t)(seconds * 1e9), next_beat = now();
+    static uint64_t next_beat;
+    uint64_t until = now() + (uint64_t)(seconds * 1e9);
+    if (!next_beat) next_beat = now();
     while (now() < until) {
         turn(seconds < 0.01 ? 1 : 10);
         if (protocol != PEERJS || !crowd || now() < next_beat) continue;

@@ -1,17 +1,29 @@
-/** A peer in Node that links for each line of input: what it says, and options. It prints what it hears. */
+/**
+ * A peer in Node, Deno or Bun that links for each line of input: a server, what it says, and options. It prints what
+ * it hears. The argument names its WebRTC.
+ */
 import { createInterface } from "node:readline";
-import SimplePeer from "simple-peer";
-import wrtc from "@roamhq/wrtc";
-import { connect } from "spacerift";
+import process from "node:process";
+import { connect } from "../../signal_server/static/spacerift.js";
 
-const [server, kind] = process.argv.slice(2);
-const Peer = kind === "simple-peer 9" ? SimplePeer : undefined;
+const stack = process.argv[2];
+const wrtc = await {
+  "@roamhq/wrtc": async () => (await import("@roamhq/wrtc")).default,
+  "simple-peer 9": async () => (await import("@roamhq/wrtc")).default,
+  "node-datachannel": () => import("node-datachannel/polyfill"),
+  werift: () => import("werift"),
+}[stack]();
+const Peer = stack === "simple-peer 9" ? (await import("simple-peer")).default : undefined;
 
 for await (const line of createInterface({ input: process.stdin })) void link(JSON.parse(line));
 
-async function link({ says, ...options }) {
+async function link({ server, says, ...options }) {
   const { peer, channel } = await connect(server, { ...options, Peer, wrtc, fetch, met: () => false });
-  if (channel) channel.onmessage = ({ data }) => console.log(data);
+  if (channel) channel.onmessage = ({ data }) => console.log(String(data));
   else peer.on("data", data => console.log(String(data)));
-  setInterval(() => (channel ?? peer).send(says), 100);
+  let left = 100;
+  const timer = setInterval(() => {
+    if (left-- && (channel ?? peer).readyState !== "closed") (channel ?? peer).send(says);
+    else clearInterval(timer);
+  }, 100);
 }

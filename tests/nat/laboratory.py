@@ -94,16 +94,20 @@ table inet nat {
         iifname "wan" udp dport 1024-65535 dnat ip to 192.168.NUMBER.2
     }
 }"""
+ISOLATION = FIREWALL.replace(
+    'iifname != "wan" accept\n    }\n}',
+    'ct status dnat accept\n        iifname != "wan" oifname "wan" accept\n    }\n}',
+)
 HAIRPIN = """
 table inet nat {
     chain in {
         type nat hook prerouting priority dstnat;
-        iifname "lan" ip daddr WAN udp dport PORTS_A dnat ip to 192.168.1.2
-        iifname "lan" ip daddr WAN udp dport PORTS_B dnat ip to 192.168.1.3
+        iifname != "wan" ip daddr WAN udp dport PORTS_A dnat ip to 192.168.1.2
+        iifname != "wan" ip daddr WAN udp dport PORTS_B dnat ip to 192.168.9.2
     }
     chain out {
         type nat hook postrouting priority srcnat;
-        iifname "lan" oifname "lan" ct status dnat snat ip to WAN
+        oifname != "wan" ct status dnat snat ip to WAN
     }
 }"""
 NO_UDP = """
@@ -140,8 +144,8 @@ KINDS = {
     "NAT66": Kind("NAT66", FIREWALL + PLAIN),
     # Two of one network: A's own router, and B in A's home.
     "one LAN": Kind("shared", FIREWALL + PLAIN),
-    "isolated": Kind("isolated", FIREWALL + PLAIN),
-    "isolated, hairpin": Kind("isolated", FIREWALL + PLAIN + HAIRPIN),
+    "isolated": Kind("isolated", ISOLATION + PLAIN),
+    "isolated, hairpin": Kind("isolated", ISOLATION + PLAIN + HAIRPIN),
 }
 
 
@@ -269,16 +273,20 @@ class Laboratory:
             "IPv6": (f"2001:db8:{number}1::1", f"2001:db8:{number}1::2", 64),
             "NAT66": (f"fd00:{number}::1", f"fd00:{number}::2", 64),
             "shared": ("192.168.1.1", f"192.168.1.{number + 1}", 24),
-            "isolated": ("192.168.1.1", f"192.168.1.{number + 1}", 24),
+            "isolated": ("192.168.1.1", "192.168.1.2", 24)
+            if name == "a"
+            else ("192.168.9.1", "192.168.9.2", 24),
         }[addresses]
         is_guest = name == "b" and addresses in ("shared", "isolated")
-        self.run(router, "ip addr flush dev lan")
-        for port in ("port0", "guest") if name == "a" else ("port0",):
-            isolated = "on" if addresses == "isolated" else "off"
-            self.run(router, f"bridge link set dev {port} isolated {isolated}")
         self._unplug(home)
-        if not is_guest:
-            self.run(router, f"ip addr add {gateway}/{bits} dev lan")
+        if is_guest:
+            inside = "nomaster" if addresses == "isolated" else "master lan"
+            self.run("router-a", f"ip link set guest {inside}; ip addr flush dev guest scope global")
+        if not is_guest or addresses == "isolated":
+            where, device = ("router-a", "guest") if is_guest else (router, "lan")
+            self.run(
+                where, f"ip addr flush dev {device} scope global; ip addr add {gateway}/{bits} dev {device}"
+            )
         self._plug(home, "eth1" if is_guest else "eth0", f"{address}/{bits}", gateway)
 
     def rule(self, namespace: str, ruleset: str) -> None:
@@ -320,7 +328,7 @@ class Laboratory:
 
     def _unplug(self, home: str) -> None:
         for interface in ("eth0", "spare", *(["eth1"] if home == "home-b" else [])):
-            self.run(home, f"ip addr flush dev {interface}; ip link set {interface} down")
+            self.run(home, f"ip addr flush dev {interface} scope global; ip link set {interface} down")
 
     def _plug(self, home: str, interface: str, address: str, gateway: str) -> None:
         self.run(

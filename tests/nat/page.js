@@ -6,10 +6,13 @@ import SimplePeer from "simple-peer/simplepeer.min.js";
 
 const asked = new URLSearchParams(location.search);
 const server = asked.get("server");
-const { connect } = await import(new URL(asked.get("module"), location).href);
+const { connect, prepare } = await import(new URL(asked.get("module"), location).href);
 const round = ms => Math.round(ms * 10) / 10;
 
 window.rift = {
+  /** Does what can be done before somebody clicks; a `meet` with the same options uses it. */
+  prepare: ({ rtc }) => prepare(server, { rtc }),
+
   /** Begins to look for a peer, in a try of its own. */
   meet({ kind, ...options }) {
     const abort = new AbortController();

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import os
 import re
+import select
 import socket
 import subprocess
 import sys
@@ -13,7 +15,7 @@ import tempfile
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -34,17 +36,100 @@ ARGUMENTS = [
     "--no-first-run",
     "--ignore-certificate-errors",  # the TURN server's is our own
 ]
+PATIENCE = 100  # seconds, for a machine that is busy with other things
 TURN_SECRET = "a long random text"
 STUN = f"stun:{SERVER}:3478"
 STUN_V6 = f"stun:[{SERVER_V6}]:3478"
 
 
 class Page(Protocol):
-    """A browser's window."""
+    """A page of Playwright or of Marionette."""
 
     def goto(self, url: str) -> object: ...
 
     def evaluate(self, function: str, argument: Any = None) -> Any: ...
+
+
+class Peer(Protocol):
+    """Who looks for another one."""
+
+    def meet(self, **options: Any) -> None: ...
+
+    def outcome(self) -> dict[str, Any] | None: ...
+
+    def end(self) -> None: ...
+
+
+class Window:
+    """A browser's window, with tests/nat/page.js in it."""
+
+    def __init__(self, page: Page) -> None:
+        self._page = page
+
+    def open(self, url: str) -> None:
+        for again in (True, True, False):
+            try:
+                self._page.goto(url)
+                break
+            except Error as error:  # it has just heard of an address that changed
+                if not again or "ERR_NETWORK_CHANGED" not in str(error):
+                    raise
+        there = "async () => { while (!window.rift) await new Promise(resolve => setTimeout(resolve, 10)); }"
+        self._page.evaluate(there)
+
+    def evaluate(self, function: str, argument: Any = None) -> Any:
+        return self._page.evaluate(function, argument)
+
+    def meet(self, **options: Any) -> None:
+        """Begin to look for a peer; `kind` may be `simple-peer`, the rest is `connect`'s."""
+        self.evaluate("options => rift.meet(options)", options)
+
+    def outcome(self) -> dict[str, Any] | None:
+        """What became of it, or None while that is not known."""
+        found: dict[str, Any] | None = self.evaluate("() => rift.outcome()")
+        return found
+
+    def end(self) -> None:
+        self.evaluate("() => rift.end()")
+
+
+class Example:
+    """The aiortc example of the docs, in a namespace. It tells neither times nor candidates."""
+
+    def __init__(self, lab: Laboratory, namespace: str) -> None:
+        program = str(ROOT / "docs/examples/aiortc_peer.py")
+        self._command = [*lab.command(namespace), sys.executable, program, f"http://{SERVER}/"]
+        self._process: subprocess.Popen[str] | None = None
+        self._begun = 0.0
+
+    def open(self, url: str) -> None:
+        pass
+
+    def meet(self, **options: Any) -> None:
+        environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+        self._process = subprocess.Popen(
+            [*self._command, options["namespace"]],
+            env=environ,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        self._begun = time.monotonic()
+
+    def outcome(self) -> dict[str, Any] | None:
+        assert self._process
+        assert self._process.stdout
+        if select.select([self._process.stdout], [], [], 0.05)[0]:
+            role = self._process.stdout.readline().partition(":")[0]
+            return {"states": [], "role": role or None, "error": None if role else "ended"}
+        if time.monotonic() - self._begun > 20:
+            return {"states": [], "role": None, "error": "LINK_LOST"}
+        return None
+
+    def end(self) -> None:
+        if self._process:
+            end(self._process)
+            self._process = None
 
 
 class World:
@@ -143,26 +228,16 @@ class World:
 
     def until(self, **counts: int) -> None:
         """Return once the signal server's store has these counts."""
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + 30
         while not counts.items() <= self.get("/test/statistics").items():
             assert time.monotonic() < deadline, f"{counts} was never reached"
             time.sleep(0.01)
 
-    def open(self, page: Page, *, over_v6: bool = False, module: str = "spacerift.js") -> None:
+    def open(self, peer: Window | Example, *, over_v6: bool = False, module: str = "spacerift.js") -> None:
         """Open the laboratory's page."""
         server, site = (f"[{SERVER_V6}]", f"[{OTHER_V6}]") if over_v6 else (SERVER, OTHER)
         query = urllib.parse.urlencode({"server": f"http://{server}/", "module": module})
-        url = f"http://{site}/?{query}"
-        for again in (True, True, False):
-            try:
-                page.goto(url)
-                break
-            except Error as error:  # it has just heard of an address that changed
-                if not again or "ERR_NETWORK_CHANGED" not in str(error):
-                    raise
-        page.evaluate(
-            "async () => { while (!window.rift) await new Promise(resolve => setTimeout(resolve, 10)); }"
-        )
+        peer.open(f"http://{site}/?{query}")
 
 
 def turn_configuration(folder: Path) -> str:
@@ -203,9 +278,9 @@ class Browsers:
         self._playwright = None
         self._exits.close()
 
-    def start(self, browser: str, namespace: str) -> Page:
+    def start(self, browser: str, namespace: str) -> Window:
         """Start `chromium` or `firefox` there; its one window."""
-        return self._chromium(namespace) if browser == "chromium" else self._firefox(namespace)
+        return Window(self._chromium(namespace) if browser == "chromium" else self._firefox(namespace))
 
     def _chromium(self, namespace: str) -> Page:
         if not self._playwright:
@@ -218,7 +293,7 @@ class Browsers:
         browser = self._playwright.chromium.launch(executable_path=str(launcher), args=ARGUMENTS)
         self._exits.callback(browser.close)
         page = browser.new_page()
-        page.set_default_timeout(30_000)
+        page.set_default_timeout(PATIENCE * 1000)
         return page
 
     def _firefox(self, namespace: str) -> Page:
@@ -233,7 +308,7 @@ class Browsers:
         self._exits.callback(end, process)
         connection = self.lab.within(namespace, lambda: _connected(("127.0.0.1", 2828), process))
         self._exits.callback(connection.close)
-        return Marionette(connection)
+        return Marionette(connection, PATIENCE)
 
 
 def _connected(address: tuple[str, int], process: subprocess.Popen[bytes]) -> socket.socket:
@@ -247,22 +322,13 @@ def _connected(address: tuple[str, int], process: subprocess.Popen[bytes]) -> so
             time.sleep(0.05)
 
 
-def end(process: subprocess.Popen[bytes]) -> None:
+def end(process: subprocess.Popen[Any]) -> None:
     process.terminate()
     try:
         process.wait(10)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-
-
-def outcomes(*pages: Page, seconds: float = 40) -> Iterator[dict[str, Any]]:
-    """What became of the try of each page."""
-    deadline = time.monotonic() + seconds
-    for page in pages:
-        while not (found := page.evaluate("() => rift.outcome()")):
-            assert time.monotonic() < deadline, page.evaluate("() => rift.now.states")
-        yield found
 
 
 class Try(NamedTuple):
@@ -277,8 +343,8 @@ class Try(NamedTuple):
 
     @property
     def ms(self) -> float:
-        """From the answer to the open channel, at the one that waited."""
-        times = {state: ms for state, ms, _ in self.waited["states"]}
+        """From the answer to the open channel, at the one that waited (or the only one that tells)."""
+        times = {state: ms for state, ms, _ in self.waited["states"] or self.came["states"]}
         return float(times["linked"] - times["connecting"])
 
     @property
@@ -295,26 +361,23 @@ class Try(NamedTuple):
 _numbers = itertools.count(1)
 
 
-def attempt(world: World, waits: Page, comes: Page, *, keep: bool = False, **options: Any) -> Try:
-    """Let two pages look for one another once, in a pool of their own.
+def attempt(world: World, waits: Peer, comes: Peer, *, keep: bool = False, **options: Any) -> Try:
+    """Let two peers look for one another once, in a pool of their own.
 
     Args:
-        keep: the link stays open; the caller ends it with `part`.
-        options: of `connect`, and `kind`: of the waiting one and the coming one if it is a pair.
+        keep: the link stays open; the caller ends it.
+        options: of `Peer.meet`; a pair is of the one that waits and the one that comes.
     """
     namespace = f"try {next(_numbers)}"
-    for number, page in enumerate((waits, comes)):
+    for number, peer in enumerate((waits, comes)):
         own = {name: each[number] if isinstance(each, tuple) else each for name, each in options.items()}
-        page.evaluate("options => rift.meet(options)", {"namespace": namespace, **own})
-        if page is waits:
+        peer.meet(namespace=namespace, **own)
+        if peer is waits:
             world.until(waiting=1)
-    found = Try(*outcomes(waits, comes))
+    deadline = time.monotonic() + 40
+    while (waited := waits.outcome()) is None or (came := comes.outcome()) is None:
+        assert time.monotonic() < deadline, "neither linked nor lost"
     if not keep:
-        part(waits, comes)
-    return found
-
-
-def part(*pages: Page) -> None:
-    """End the try of each page."""
-    for page in pages:
-        page.evaluate("() => rift.end()")
+        waits.end()
+        comes.end()
+    return Try(waited, came)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from laboratory import SERVER, Laboratory
-from peers import MODULE, STUN, TURN_SECRET, Browsers, Page, World, attempt, part
+from peers import MODULE, STUN, TURN_SECRET, Browsers, Window, World, attempt
 
 Event = Callable[[Laboratory, str], None]
 PATIENCE = 75  # seconds; a link is looked for again for 60
@@ -67,7 +67,7 @@ ROWS = [
 ]
 
 
-def survive(world: World, pages: tuple[Page, Page], event: Event, kind: str) -> str:
+def survive(world: World, pages: tuple[Window, Window], event: Event, kind: str) -> str:
     """Link the two, let it happen, and tell what they heard."""
     found = attempt(world, *pages, keep=True)
     if not found.linked:
@@ -88,7 +88,8 @@ def survive(world: World, pages: tuple[Page, Page], event: Event, kind: str) -> 
         is_well = all(each["closed"] is None and each["last"] < 0.5 for each in told)
         if is_over or is_well or time.monotonic() > deadline:
             break
-    part(*pages)
+    for page in pages:
+        page.end()
     longest = max(each["longest"] for each in told)
     if is_over:
         return f"**lost**, closed after {', '.join(str(each['closed']) for each in told)} s"

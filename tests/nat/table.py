@@ -13,9 +13,9 @@ import json
 from collections.abc import Iterator
 
 from laboratory import KINDS, SERVER, SERVER_V6, Laboratory
-from peers import STUN, STUN_V6, TURN_SECRET, Browsers, Page, Try, World, attempt
+from peers import STUN, STUN_V6, TURN_SECRET, Browsers, Try, Window, World, attempt
 
-FOUR = ["public", "firewall", "full cone", "open masquerade", "home router", "symmetric", "double", "no UDP"]
+IPV4 = ["public", "firewall", "full cone", "open masquerade", "home router", "symmetric", "double", "no UDP"]
 NETWORKS = [
     ("one LAN", "one LAN"),
     ("isolated", "isolated"),
@@ -58,7 +58,7 @@ class Meetings:
 
     def __init__(self, lab: Laboratory, world: World, browsers: Browsers, names: list[str]) -> None:
         self.lab, self.world, self.browsers, self.names = lab, world, browsers, names
-        self.pages: dict[tuple[str, str], Page] = {}
+        self.pages: dict[tuple[str, str], Window] = {}
         self._networks = ("", "")
 
     def start(self) -> None:
@@ -82,7 +82,7 @@ class Meetings:
                 self._load(waits, comes, one if side == "a" else other, other if side == "a" else one)
                 yield f"{page} waits, {name} ← {its_name}", attempt(self.world, waits, comes)
 
-    def _load(self, waits: Page, comes: Page, kind: str, its_kind: str) -> None:
+    def _load(self, waits: Window, comes: Window, kind: str, its_kind: str) -> None:
         for page, behind in ((waits, kind), (comes, its_kind)):
             self.world.open(page, over_v6=KINDS[behind].addresses in ("IPv6", "NAT66"))
 
@@ -99,12 +99,12 @@ def cell(meetings: Meetings, one: str, other: str) -> str:
     times = sorted(each.ms for each in all_tries if each.linked)
     ways = sorted({each.way for each in all_tries if each.linked})
     span = f" ({times[0]:.0f}-{times[-1]:.0f} ms; {', '.join(ways)})" if times else ""
-    if len({eval_share(each) for each in counts.values()}) > 1:
+    if len({share(each) for each in counts.values()}) > 1:
         return "; ".join(f"{who} waits: {count}" for who, count in counts.items()) + span
     return f"{len(times)}/{len(all_tries)}{span}"
 
 
-def eval_share(count: str) -> float:
+def share(count: str) -> float:
     linked, _, tries = count.partition("/")
     return int(linked) / int(tries)
 
@@ -121,9 +121,9 @@ def main() -> None:
         lines = []
         if "stun" in asked.tables:
             world.start_server(ICE_SERVERS=json.dumps([{"urls": [STUN]}]))
-            lines += [f"| STUN | {' | '.join(FOUR)} |", "|---" * (len(FOUR) + 1) + "|"]
-            for number, one in enumerate(FOUR):
-                cells = [cell(meetings, one, other) for other in FOUR[number:]]
+            lines += [f"| STUN | {' | '.join(IPV4)} |", "|---" * (len(IPV4) + 1) + "|"]
+            for number, one in enumerate(IPV4):
+                cells = [cell(meetings, one, other) for other in IPV4[number:]]
                 lines.append(f"| {one} | {' | '.join([''] * number + cells)} |")
         if "networks" in asked.tables:
             world.start_server(ICE_SERVERS=stun)
@@ -131,13 +131,13 @@ def main() -> None:
             lines += [f"| {one} + {other} | {cell(meetings, one, other)} |" for one, other in NETWORKS]
         if "turn" in asked.tables:
             lines += ["", f"| TURN | {' | '.join(RELAYS)} |", "|---" * (len(RELAYS) + 1) + "|"]
-            rows: dict[tuple[str, str], list[str]] = {pair: [] for pair in RELAYED}
-            for name, urls in RELAYS.items():
-                world.start_server(ICE_SERVERS=stun, TURN_URLS=",".join(urls), TURN_SECRET=TURN_SECRET)
-                for pair, cells in rows.items():
+            for pair in RELAYED:
+                cells = []
+                for name, urls in RELAYS.items():
+                    world.start_server(ICE_SERVERS=stun, TURN_URLS=",".join(urls), TURN_SECRET=TURN_SECRET)
                     print(name, end=": ")
                     cells.append(cell(meetings, *pair))
-            lines += [f"| {one} + {other} | {' | '.join(cells)} |" for (one, other), cells in rows.items()]
+                lines.append(f"| {' + '.join(pair)} | {' | '.join(cells)} |")
         print("\n".join(lines))
 
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 
 import pytest
+from aioice.stun import TransactionFailed
+from aioice.turn import TurnClientUdpProtocol
 
 from laboratory import KINDS, OTHER, OTHER_V6, SERVER, SERVER_V6, Laboratory
 from live import ROOT
-from peers import MODULE, STUN, TURN_SECRET, Browsers, Page, Try, World, attempt
+from peers import MODULE, STUN, TURN_SECRET, Browsers, Try, Window, World, attempt
+from signal_server.http.ice import turn_credential
 from timing import FAR
 
 STUN_ONLY = {"ICE_SERVERS": json.dumps([{"urls": [STUN]}])}
@@ -36,7 +41,7 @@ def world(lab: Laboratory) -> Iterator[World]:
 
 
 @pytest.fixture(scope="module")
-def pages(lab: Laboratory, world: World) -> Iterator[tuple[Page, Page]]:
+def pages(lab: Laboratory, world: World) -> Iterator[tuple[Window, Window]]:
     """Chromium in home A and Firefox in home B."""
     with Browsers(lab) as browsers:
         yield browsers.start("chromium", "home-a"), browsers.start("firefox", "home-b")
@@ -44,7 +49,7 @@ def pages(lab: Laboratory, world: World) -> Iterator[tuple[Page, Page]]:
 
 def meet(
     world: World,
-    pages: tuple[Page, Page],
+    pages: tuple[Window, Window],
     kinds: tuple[str, str],
     *,
     module: str = "spacerift.js",
@@ -126,14 +131,14 @@ def test_behind_a_router_without_udp_only_http_ports_are_reached(lab: Laboratory
         lab.within("home-a", lambda: connect(3478))
 
 
-def test_two_home_routers_link_by_stun(world: World, pages: tuple[Page, Page]) -> None:
+def test_two_home_routers_link_by_stun(world: World, pages: tuple[Window, Window]) -> None:
     found = meet(world, pages, ("home router", "home router"), **STUN_ONLY)
     assert found.linked
     assert found.way == "srflx-srflx"
 
 
 def test_a_symmetric_nat_needs_turn_where_the_other_side_filters(
-    world: World, pages: tuple[Page, Page]
+    world: World, pages: tuple[Window, Window]
 ) -> None:
     assert meet(world, pages, ("symmetric", "full cone"), **STUN_ONLY).linked
     found = meet(world, pages, ("symmetric", "home router"), **STUN_ONLY)
@@ -148,9 +153,35 @@ def test_a_symmetric_nat_needs_turn_where_the_other_side_filters(
 
 
 def test_the_port_443_that_the_docs_show_links_a_peer_without_udp(
-    world: World, pages: tuple[Page, Page]
+    world: World, pages: tuple[Window, Window]
 ) -> None:
     assert meet(world, pages, ("no UDP", "symmetric"), **shown_in_the_docs()).linked
+
+
+def test_the_coturn_of_the_docs_refuses_private_peers_and_relays_to_all_others(
+    lab: Laboratory, world: World
+) -> None:
+    lab.put("a", "home router")
+    credential = turn_credential(TURN_SECRET, time.time())
+
+    async def relay() -> bytes:
+        _, turn = await asyncio.get_running_loop().create_datagram_endpoint(
+            lambda: TurnClientUdpProtocol(
+                (SERVER, 3478), credential["username"], credential["credential"], 600, 500
+            ),
+            remote_addr=(SERVER, 3478),
+        )
+        await turn.connect()
+        for number, private in enumerate(["10.0.0.2", "172.20.0.2", "192.168.2.2"]):
+            with pytest.raises(TransactionFailed, match="403"):
+                await turn.channel_bind(0x4100 + number, (private, 5000))
+        with lab.udp("world", OTHER) as peer:
+            await turn.send_data(b"over the relay", peer.getsockname())
+            received = await asyncio.to_thread(peer.recv, 100)
+        await turn.delete()
+        return received
+
+    assert lab.within("home-a", lambda: asyncio.run(relay())) == b"over the relay"
 
 
 def shown_in_the_docs() -> dict[str, str]:
@@ -174,7 +205,7 @@ def far(lab: Laboratory) -> Iterator[None]:
 
 @pytest.mark.usefixtures("far")
 def test_an_open_masquerade_that_waits_links_if_the_peers_begin_together(
-    world: World, pages: tuple[Page, Page]
+    world: World, pages: tuple[Window, Window]
 ) -> None:
     module = MODULE.read_text()
     world.offer_module("at once.js", module.replace(FAR, "const FAR = Infinity;"))
@@ -186,7 +217,7 @@ def test_an_open_masquerade_that_waits_links_if_the_peers_begin_together(
 
 
 def test_the_ipv6_address_that_the_docs_show_links_a_peer_without_ipv4(
-    world: World, pages: tuple[Page, Page]
+    world: World, pages: tuple[Window, Window]
 ) -> None:
     found = meet(world, pages, ("IPv6", "home router"), **shown_in_the_docs())
     assert found.linked

@@ -1,6 +1,6 @@
 """When the checks of the one that comes begin: with its answer, or half a round trip later.
 
-PYTHONPATH=tests:. python tests/nat/timing.py [--tries 4] [--waits chromium] [--comes firefox]
+PYTHONPATH=tests:. python tests/nat/timing.py [--tries 4] [--waits chromium] [--comes firefox|aiortc]
     [--kind native] [--ms 0/0,5/5,40/40,120/120,5/60,60/5] [--pairs 6]
 
 The two modules differ in nothing else, and take turns. Prints one line for each pair of kinds and each
@@ -13,7 +13,7 @@ import argparse
 import json
 
 from laboratory import Laboratory
-from peers import MODULE, STUN, Browsers, World, attempt
+from peers import MODULE, STUN, Browsers, Example, World, attempt
 
 KIND_PAIRS = [
     ("open masquerade", "home router"),
@@ -54,7 +54,10 @@ def main() -> None:
         world.offer_module("late.js", module)
         for side in "ab":
             lab.put(side, "public")
-        waits, comes = browsers.start(asked.waits, "home-a"), browsers.start(asked.comes, "home-b")
+        waits, comes = (
+            Example(lab, home) if name == "aiortc" else browsers.start(name, home)
+            for name, home in ((asked.waits, "home-a"), (asked.comes, "home-b"))
+        )
         for distance in asked.ms.split(","):
             one, other, one_server, other_server = parse(distance)
             lab.delay("a", one, to_server=one_server)

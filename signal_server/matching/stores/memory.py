@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from base64 import urlsafe_b64encode
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -30,11 +31,11 @@ class Nonces:
         self._ready: list[str] = []
 
     def __call__(self) -> str:
-        try:
-            return self._ready.pop()
-        except IndexError:
-            self._ready.extend(secrets.token_urlsafe(16) for _ in range(64))
-            return secrets.token_urlsafe(16)
+        if not self._ready:
+            random = secrets.token_bytes(16 * 64)
+            pieces = (random[at : at + 16] for at in range(0, len(random), 16))
+            self._ready = [urlsafe_b64encode(each)[:22].decode("ascii") for each in pieces]
+        return self._ready.pop()
 
 
 class MemoryStore(Store):
@@ -56,6 +57,7 @@ class MemoryStore(Store):
         nonces: Callable[[], str] | None = None,
     ) -> None:
         self._rules = Rules(times)
+        self._deadlines = self._rules.deadlines
         self._lock = _new_lock()
         self._clock = clock
         self._nonces = nonces or Nonces()
@@ -75,7 +77,7 @@ class MemoryStore(Store):
                 decided = [Delivery(arrival.ticket, Reply(NO_PEER))]
             else:
                 decided = self._rules.connect(arrival, may_wait=may_wait, nonces=self._nonces, now_ms=now_ms)
-            return Outcome(expired + decided if expired else decided)
+            return Outcome(expired + decided if expired else decided, True, None, [])
 
     def answer(self, arrival: Arrival, nonce: str) -> Outcome:
         with self._lock:
@@ -83,7 +85,7 @@ class MemoryStore(Store):
             decided = self._rules.answer(arrival, nonce, nonces=self._nonces, now_ms=now_ms)
             if decided is None:
                 return Outcome(expired, False)
-            return Outcome(expired + decided if expired else decided)
+            return Outcome(expired + decided if expired else decided, True, None, [])
 
     def bounce(self, arrival: Arrival, nonce: str, *, may_wait: bool) -> Outcome:
         with self._lock:
@@ -101,14 +103,14 @@ class MemoryStore(Store):
     def claim(self, nonce: str) -> Outcome:
         with self._lock:
             _, expired = self._expire()
-            return Outcome(expired, self._rules.claim(nonce))
+            return Outcome(expired, self._rules.claim(nonce), None, [])
 
     def settle(self, nonce: str, *, written: bool) -> Outcome:
         with self._lock:
             now_ms, expired = self._expire()
             settled = self._rules.settle(nonce, written=written, nonces=self._nonces, now_ms=now_ms)
             deliveries = expired + settled.deliveries if expired else settled.deliveries
-            return Outcome(deliveries, True, settled.responder)
+            return Outcome(deliveries, True, settled.responder, [])
 
     def withdraw(self, ticket: str, *, unless_offered: bool = False) -> Outcome:
         with self._lock:
@@ -170,9 +172,9 @@ class MemoryStore(Store):
         if now_ms >= self._next_sweep_ms:
             self._next_sweep_ms = now_ms + self._sweep_ms
             self._rules.sweep(now_ms=now_ms)
-        if self._rules.is_due(now_ms):
-            return now_ms, self._rules.expire(nonces=self._nonces, now_ms=now_ms)
-        return now_ms, []
+        if now_ms < self._deadlines.first_ms:
+            return now_ms, []
+        return now_ms, self._rules.expire(nonces=self._nonces, now_ms=now_ms)
 
     def _has_left(self, name: str, leaver: bytes) -> bool:
         return self._left.knows(_left_key(name, leaver))

@@ -24,41 +24,26 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import lru_cache
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 from zlib import crc32
 
 from ...errors import SignalError, Unavailable
 from ...messages import ANSWER, DEMOTE, Arrival, Delivery, Reply
 from ..rules import Times
-from .base import LEAVE_SECONDS, Name, Outcome, PoolCounts, Store, away, pool_hash
+from .base import LEAVE_SECONDS, Name, Outcome, PoolCounts, Store, away
 from .redis_client import Notices, Servers
 from .redis_heartbeat import POLL_SECONDS, Heartbeat
 from .redis_owner import LEASE_MS, Owner, Owners
 from .redis_protocol import Unsent, pack
-from .redis_scripts import PREFIX, Library, Place, Script, place
+from .redis_scripts import PREFIX, Library, Script, ScriptReply, key_of, place_of, word_of
 
 SHARDS: Final = 64
-
-KEYS: Final = ("epoch", "count", "leases", "offers", "handovers", "due", "index", "pairs", "mail")
 
 LEASE_IS_SURE: Final = 0.9
 """After any call that succeeds a lease holds for so much of its length at least; see `begin` in rules.lua."""
 
 MOST_AGAIN: Final = 200
 """Calls of one event, each of which ends 500 other things first."""
-
-
-class ScriptReply(NamedTuple):
-    """What an event returns; see state.lua, and poll.lua for the last three."""
-
-    status: bytes
-    is_good: int = 0
-    responder: bytes = b""
-    deliveries: Sequence[bytes] = ()
-    mail: Sequence[Any] = ()
-    lost: Sequence[bytes] = ()
-    is_more: int = 0
 
 
 class RedisStore(Store):
@@ -97,7 +82,7 @@ class RedisStore(Store):
         self._library = Library(servers)
         self._take_name, self._leave_name = Script(servers, "take_name"), Script(servers, "leave_name")
         self._longest_ms = b"%d" % (times.request + times.answer + times.write + lease_ms)
-        self._places = [_place(shard, times, lease_ms) for shard in range(shards)]
+        self._places = [place_of(shard, times, lease_ms) for shard in range(shards)]
         self._owners = Owners()
         self._lock = threading.Lock()
         self._given: set[str] = set()  # nonces that our requests were given, and did not use here
@@ -117,17 +102,17 @@ class RedisStore(Store):
     # --- events --------------------------------------------------------------------------------------------
 
     def connect(self, arrival: Arrival, *, may_wait: bool) -> Outcome:
-        words = b"%d" % may_wait, _word(arrival), arrival.signal.encode()
+        words = b"%d" % may_wait, word_of(arrival), arrival.signal.encode()
         return self._take_in("connect", arrival, words, due_ms=arrival.wait_ms)
 
     def answer(self, arrival: Arrival, nonce: str) -> Outcome:
         self._given.discard(nonce)
-        words = nonce.encode(), _word(arrival), arrival.signal.encode()
+        words = nonce.encode(), word_of(arrival), arrival.signal.encode()
         return self._take_in("answer", arrival, words, due_ms=self._times.write, nonce=nonce)
 
     def bounce(self, arrival: Arrival, nonce: str, *, may_wait: bool) -> Outcome:
         self._given.discard(nonce)
-        words = nonce.encode(), b"%d" % may_wait, _word(arrival), arrival.signal.encode()
+        words = nonce.encode(), b"%d" % may_wait, word_of(arrival), arrival.signal.encode()
         return self._take_in("bounce", arrival, words, due_ms=arrival.wait_ms)
 
     def release(self, nonce: str) -> Outcome:
@@ -208,7 +193,7 @@ class RedisStore(Store):
         """A server that can be read and not written is not ready."""
         try:
             for shard in range(len(self._places) if self._servers.is_cluster else 1):
-                key = _key(shard, "ready")
+                key = key_of(shard, "ready")
                 self._servers.call(key, pack(b"SET", key, b"", b"PX", b"10000"))
         except Unavailable:
             return False
@@ -217,7 +202,7 @@ class RedisStore(Store):
     def eviction(self) -> str | None:
         """Redis' `maxmemory-policy`: what it throws away when its memory is full. None: it does not tell."""
         with suppress(Unavailable):
-            info: bytes = self._servers.call(_key(0, "epoch"), pack(b"INFO", b"memory"))
+            info: bytes = self._servers.call(key_of(0, "epoch"), pack(b"INFO", b"memory"))
             found = re.search(r"^maxmemory_policy:(\S+)", info.decode(), re.MULTILINE)
             return found and found[1]
         return None
@@ -408,15 +393,6 @@ class RedisStore(Store):
                 self._deliver(shard, owner, outcome, delivery.split(b" ", 3), began + lasts)
 
 
-def _key(shard: int, name: str) -> bytes:
-    return f"{PREFIX}:{{{shard}}}:{name}".encode()
-
-
-def _place(shard: int, times: Times, lease_ms: int) -> Place:
-    common = times.request, times.answer, times.write, times.pair_memory, lease_ms, shard
-    return place([_key(shard, name) for name in KEYS], " ".join(map(str, common)).encode())
-
-
 def _seen_key(key: str) -> bytes:
     return f"{PREFIX}:seen:{hashlib.blake2b(key.encode(), digest_size=16).hexdigest()}".encode()
 
@@ -430,17 +406,6 @@ def _name_key(name: str) -> bytes:
 
 
 _NAMES: Final = {b"taken": Name.TAKEN, b"in use": Name.IN_USE, b"left": Name.LEFT}
-
-_pool_hash = lru_cache(1024)(pool_hash)
-
-
-def _word(arrival: Arrival) -> bytes:
-    """What an event must know of a request beside its signal: its fields as state.lua lists them."""
-    # Redis never sees a namespace.
-    return (
-        f"{arrival.ticket} {_pool_hash(arrival.pool)} {arrival.peer.hex()} {arrival.bearer.hex()}"
-        f" {arrival.digest.hex()} {arrival.wait_ms} {arrival.rematch:d} {bool(arrival.name):d}"
-    ).encode()
 
 
 def _add(outcome: Outcome, more: Outcome) -> None:

@@ -104,6 +104,8 @@ class Stream:
             self.lose(error)
             return
         self._rest = self._rest[written:]
+        if written:
+            self.heard_at = time.monotonic()  # a server that reads is there
         if not self._rest:
             self._writable.stop()
         elif not self._writable.active:
@@ -213,13 +215,12 @@ class HubConnection:
         return call.reply
 
     def send(self, *packed: bytes) -> None:
-        """Send a command at once, before anything else that the caller does, and do not wait for its reply.
+        """Send a command, in this turn of the loop, and do not wait for its reply.
 
         Raises:
             Unsent: the server is known to be away.
         """
         self._submit(Call(packed, None))
-        self._flush()
 
     # --- to the server -------------------------------------------------------------------------------------
 

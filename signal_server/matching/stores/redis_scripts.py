@@ -14,10 +14,13 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from .base import away
+from ...messages import Arrival
+from ..rules import Times
+from .base import away, pool_hash
 from .redis_client import Address, Servers
 from .redis_protocol import Refused, bulk, pack
 
@@ -29,6 +32,7 @@ FOLDER = Path(__file__).parent / "lua"
 """Of the scripts."""
 
 EVENTS: Final = ("connect", "answer", "bounce", "release", "settle", "withdraw", "leave", "poll")
+KEYS: Final = ("epoch", "count", "leases", "offers", "handovers", "due", "index", "pairs", "mail")
 VIEWS: Final = ("statistics", "pools")
 COMMON: Final = ("state", "rules")
 """Files that all of these need."""
@@ -56,6 +60,18 @@ class Place(NamedTuple):
 
 def place(keys: Sequence[bytes], *common: bytes) -> Place:
     return Place(keys[0], len(keys), b"".join(map(bulk, [*keys, *common])), len(keys) + len(common))
+
+
+class ScriptReply(NamedTuple):
+    """What an event returns; see state.lua, and poll.lua for the last three."""
+
+    status: bytes
+    is_good: int = 0
+    responder: bytes = b""
+    deliveries: Sequence[bytes] = ()
+    mail: Sequence[Any] = ()
+    lost: Sequence[bytes] = ()
+    is_more: int = 0
 
 
 class Script:
@@ -177,6 +193,27 @@ class Library:
                     self._servers.ask(key, pack(b"FUNCTION", b"DELETE", other))
         except Refused:  # another process was faster, or an ACL allows no more
             log.info("libraries of other releases stay in Redis")
+
+
+def key_of(shard: int, name: str) -> bytes:
+    return f"{PREFIX}:{{{shard}}}:{name}".encode()
+
+
+def place_of(shard: int, times: Times, lease_ms: int) -> Place:
+    common = times.request, times.answer, times.write, times.pair_memory, lease_ms, shard
+    return place([key_of(shard, name) for name in KEYS], " ".join(map(str, common)).encode())
+
+
+_pool_hash = lru_cache(1024)(pool_hash)
+
+
+def word_of(arrival: Arrival) -> bytes:
+    """What an event must know of a request beside its signal: its fields as state.lua lists them."""
+    # Redis never sees a namespace.
+    return (
+        f"{arrival.ticket} {_pool_hash(arrival.pool)} {arrival.peer.hex()} {arrival.bearer.hex()}"
+        f" {arrival.digest.hex()} {arrival.wait_ms} {arrival.rematch:d} {bool(arrival.name):d}"
+    ).encode()
 
 
 def refused_by(refused: Refused) -> Exception:

@@ -5,7 +5,7 @@ function events.bounce(nonce, may_wait, arrival, signal)
   if not handover or handover.stage ~= 'offered' then
     return reply('OK', false)
   end
-  if may_wait ~= '1' and not oldest_for(arrival) then
+  if may_wait ~= '1' and not oldest_for(arrival, handover.initiator) then
     deliver(arrival, 'NO_PEER', '', '')
     return reply('OK', true)
   end

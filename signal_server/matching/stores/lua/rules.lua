@@ -76,18 +76,18 @@ local function search(heads, pool, suits)
   end
 end
 
--- The oldest waiting offer of another peer that this one has not met. Where there is none, and both say REMATCH,
--- the oldest of one that it was linked with.
-local function oldest_for(arrival)
+-- The oldest waiting offer of another peer that this one has not met, nor is about to bounce. Where there is
+-- none, and both say REMATCH, the oldest of one that it was linked with.
+local function oldest_for(arrival, unwanted)
   local pool, peer = arrival.pool, arrival.peer
   local found = search('h', pool, function(offer)
-    return offer.peer ~= peer and not met(pool, peer, offer.peer)
+    return offer.peer ~= peer and offer.peer ~= unwanted and not met(pool, peer, offer.peer)
   end)
   if found or not arrival.rematch then
     return found
   end
   return search('r', pool, function(offer)
-    return offer.peer ~= peer and met(pool, peer, offer.peer) == 'linked'
+    return offer.peer ~= peer and offer.peer ~= unwanted and met(pool, peer, offer.peer) == 'linked'
   end)
 end
 

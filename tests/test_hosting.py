@@ -1,0 +1,132 @@
+"""`Spacerift(app)` under other WSGI servers: what they cannot do is told, and nothing untrue is said."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from live import ROOT, Call, Reply, environment, free_port
+from redis_server import RedisServer
+
+APP = "docs.examples.mounted:app"
+
+GUNICORN = ("gunicorn", "--config", "/dev/null", APP, "--bind")
+
+SEVERAL = "several processes"
+ONE = "one request at a time"
+NO_SOCKET = "lends no socket"
+
+SERVERS = {
+    "gevent": (*GUNICORN, "127.0.0.1:{port}", "--worker-class", "gevent"),
+    "gthread": (*GUNICORN, "127.0.0.1:{port}", "--worker-class", "gthread", "--threads", "20"),
+    "two workers": (*GUNICORN, "127.0.0.1:{port}", "--worker-class", "gevent", "--workers", "2"),
+    "sync": (*GUNICORN, "127.0.0.1:{port}", "--worker-class", "sync"),
+    "flask run": ("flask", "--app", "docs.examples.mounted", "run", "--port", "{port}"),
+    "waitress": ("waitress", "--host", "127.0.0.1", "--port", "{port}", "--threads", "20", APP),
+}
+
+
+class Hosted:
+    """A server of somebody's choice with somebody's application."""
+
+    def __init__(self, name: str, folder: Path, **settings: object) -> None:
+        self._port = free_port()
+        self._path = folder / "log"
+        self._command = [sys.executable, "-m", *(each.format(port=self._port) for each in SERVERS[name])]
+        limits = {"REQUEST_LIMIT": "", "PAIR_LIMIT": "", "REQUEST_TIMEOUT": 2}
+        self._environ = environment(**limits, **settings) | {"PYTHONPATH": str(ROOT)}
+        self._folder = folder
+
+    def __enter__(self) -> Hosted:
+        with self._path.open("w") as log:
+            self.process = subprocess.Popen(
+                self._command, cwd=self._folder, env=self._environ, stdout=log, stderr=log
+            )
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            assert self.process.poll() is None, self.log
+            with contextlib.suppress(OSError):
+                if self.get("/rift/health").status == 200:
+                    return self
+            time.sleep(0.05)
+        raise TimeoutError(self.log)
+
+    def __exit__(self, *_: object) -> None:
+        for each in list(Call.open):
+            each.close()
+        self.process.terminate()
+        self.process.wait(20)
+
+    @property
+    def log(self) -> str:
+        return self._path.read_text()
+
+    def get(self, path: str) -> Reply:
+        with Call(self._port, {}, body=b"", method="GET", path=path) as call:
+            return call.reply()
+
+    def call(self, name: str, **extra: object) -> Call:
+        asked = {"TYPE": "CONNECT", "SIGNAL": f"signal of {name}", "FINGERPRINT": name, **extra}
+        return Call(self._port, asked, path="/rift/")
+
+    def link(self) -> tuple[str, str]:
+        """What the answering peer hears, and the other one."""
+        alice = self.call("alice")
+        while b"spacerift_waiting 1.0" not in self.get("/rift/metrics").body:
+            time.sleep(0.02)
+        demoted = self.call("bob").reply()
+        assert demoted.type == "DEMOTE"
+        answered = self.call("bob", NONCE=demoted["NONCE"]).reply()
+        return answered.type, alice.reply().type
+
+
+@contextlib.contextmanager
+def hosted(name: str, folder: Path, **settings: object) -> Iterator[Hosted]:
+    with Hosted(name, folder, **settings) as running:
+        yield running
+
+
+@pytest.mark.parametrize("name", ["gevent", "gthread", "flask run"])
+def test_a_server_that_can_do_it_all(name: str, tmp_path: Path) -> None:
+    with hosted(name, tmp_path) as server:
+        assert server.link() == ("DELIVERED", "ANSWER")
+        assert server.get("/rift/ready").status == 200
+        assert not any(words in server.log for words in (SEVERAL, ONE, NO_SOCKET))
+
+
+def test_without_a_socket_nothing_is_said_to_be_delivered(tmp_path: Path) -> None:
+    with hosted("waitress", tmp_path) as server:
+        answered, _ = server.link()
+        assert answered == "NO_PEER"
+        assert server.log.count(NO_SOCKET) == 1
+        assert not any(words in server.log for words in (SEVERAL, ONE))
+
+
+def test_several_processes_without_redis_are_not_ready(tmp_path: Path) -> None:
+    with hosted("two workers", tmp_path) as server:
+        assert server.get("/rift/ready").status == 503
+        for number in range(20):
+            server.call(f"peer {number}", TYPE="").reply()
+        assert server.log.count(SEVERAL) in (1, 2)  # one of each process that was asked
+        assert server.get("/rift/health").status == 200
+
+
+def test_several_processes_with_redis_are_ready(tmp_path: Path) -> None:
+    with RedisServer() as redis:
+        shared = {"REDIS_URL": redis.url, "SECRET_KEY": "the same for all of them"}
+        with hosted("two workers", tmp_path, **shared) as server:
+            assert server.get("/rift/ready").status == 200
+            assert server.link() == ("DELIVERED", "ANSWER")
+            assert SEVERAL not in server.log
+
+
+def test_a_server_that_holds_one_request_is_told(tmp_path: Path) -> None:
+    with hosted("sync", tmp_path) as server:
+        assert server.call("alone", TYPE="").reply().status == 499
+        assert server.log.count(ONE) == 1
