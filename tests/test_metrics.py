@@ -307,7 +307,7 @@ def lines(form: str, capsys: pytest.CaptureFixture[str]) -> list[str]:
     request_log = RequestLog(process_metrics(), form=form, trusts_ids=False)
     request_log._terminal = True
     entry = Entry(request_log, "", time.monotonic())
-    entry.asked(Request("BOUNCE", nonce="n", sealed=Sealed("", "", "")))
+    entry.request = Request("BOUNCE", nonce="n", sealed=Sealed("", "", ""))
     entry.replied(DEMOTE, "200 OK", written=False)
     Entry(request_log, "", time.monotonic()).refused(BadRequest('not "JSON"'))
     Entry(request_log, "", time.monotonic()).hung_up()
@@ -356,7 +356,7 @@ def test_the_host_decides_where_the_lines_go(caplog: pytest.LogCaptureFixture) -
     for level, count in (("WARNING", 0), ("INFO", 1)):
         with caplog.at_level(level, logger="signal_server"):
             entry = Entry(request_log, "", time.monotonic())
-            entry.asked(Request("CONNECT", "offer"))
+            entry.request = Request("CONNECT", "offer")
             entry.replied("NO_PEER", "299 No Peer")
         assert len(caplog.messages) == count
     assert re.fullmatch(r"id=\S+ asked=CONNECT reply=NO_PEER status=299 ms=\d+\.\d", caplog.messages[0])
@@ -377,7 +377,7 @@ def test_counting_and_logging_cost_little(tmp_path: Path, monkeypatch: pytest.Mo
             started = time.perf_counter()
             for _ in range(100):
                 entry = Entry(request_log, "", time.monotonic())
-                entry.asked(asked)
+                entry.request = asked
                 entry.replied("DEMOTE", "200 OK")
             spent.append((time.perf_counter() - started) * 1e4)
     assert (tmp_path / "log").read_text().count("reply=DEMOTE") == 2000
