@@ -16,8 +16,9 @@ from typing import Any, Protocol
 
 from playwright.sync_api import Browser, Page
 
-from firefox import Marionette, firefox
+from firefox import firefox
 from live import ROOT
+from marionette import Marionette
 from python_peer import COMMAND, ENVIRON
 from tabs import Tab
 
@@ -180,7 +181,7 @@ def build_pion(folder: Path) -> Path:
 def firefox_page(url: str) -> Iterator[Client]:
     """With its default preferences."""
     with firefox() as browser:
-        browser.open(url)
+        browser.goto(url)
         browser.evaluate("async () => { while (!window.tab) await new Promise(r => setTimeout(r, 20)); }")
         yield FirefoxClient(browser)
 

@@ -53,7 +53,7 @@ def test_the_types_are_those_of_the_modules(tmp_path: Path) -> None:
     """`npm run types` writes them anew."""
     run("node_modules/.bin/tsc", "-p", "tests/tsconfig.types.json", "--outDir", str(tmp_path))
     made = {path.name: path.read_text() for path in tmp_path.iterdir()}
-    assert made == {path.name: path.read_text() for path in (ROOT / "types").iterdir()}
+    assert made == {path.name: path.read_text() for path in (ROOT / "signal_server/types").iterdir()}
 
 
 def test_a_typescript_program_uses_them(tmp_path: Path) -> None:
