@@ -150,6 +150,34 @@ def test_a_peer_that_is_not_trusted_gets_no_link(open_tab: Opened, server: Serve
     assert "connecting" not in one.page.evaluate("tab.states")
 
 
+WRONG_CLOCK = """{
+    const Right = Date;
+    window.Date = class extends Right {
+        constructor(...given) {
+            if (given.length) super(...given);
+            else super(Right.now() + OFF);
+        }
+        static now() { return Right.now() + OFF; }
+    };
+}"""
+
+
+@pytest.mark.parametrize("seconds", [-600, 600])
+def test_a_wrong_clock_is_corrected_by_the_server_s(
+    open_tab: Opened, context: BrowserContext, site: str, server: Server, server_key: str, seconds: int
+) -> None:
+    page = context.new_page()
+    page.add_init_script(WRONG_CLOCK.replace("OFF", str(seconds * 1000)))
+    late, right = SignedTab(page, site, server.url, "openpgp.js"), open_tab("openpgp.js")
+    room = {"namespace": f"off by {seconds}", "serverKey": server_key}
+    late.meet(**room)
+    server.until(waiting=1)
+    right.meet(**room)
+    assert late.linked()["remoteKey"] == right.fingerprint
+    assert right.linked()["remoteKey"] == late.fingerprint
+    page.close()
+
+
 class ModernPeer(SignedPeer):
     """Signs with a subkey of Sequoia's, which kbpgp does not find."""
 
