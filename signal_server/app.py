@@ -83,6 +83,7 @@ class SignalServer:
             self.timers,
             metrics,
             request_seconds=settings.request_timeout,
+            longest_seconds=settings.request_timeout + settings.answer_timeout + WRITE_SECONDS + 1,
         )
         self.request_log = RequestLog(metrics, form=settings.log, trusts_ids=bool(settings.trusted_proxies))
         self.signatures = signatures_of(settings, self.store, metrics)
@@ -189,6 +190,7 @@ class Spacerift:
 def create_app(settings: Settings | None = None) -> Flask:
     """The application that `gunicorn` and `flask` run: the endpoint, its demo page, and nothing else."""
     app = Flask("signal_server", static_folder=None)
+    app.url_map.merge_slashes = False  # what is not there is a 404, and no redirect to what is
     app.session_interface = _NoSessions()
     Spacerift(app, settings)
     app.extensions["spacerift"].request_log.to_terminal()

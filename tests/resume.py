@@ -20,7 +20,6 @@ import http.server
 import os
 import socket
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -33,6 +32,7 @@ from urllib.parse import quote
 from playwright.sync_api import Playwright, sync_playwright
 
 from live import ROOT, Server
+from marionette import Marionette, preferences
 from tabs import ARGUMENTS, CHROMIUM, QuietHandler, bundle
 from two_paths import ADDRESS, TwoPaths
 
@@ -211,9 +211,6 @@ def chromium(world: TwoPaths, home: str, folder: Path, url: str, playwright: Pla
 
 @contextlib.contextmanager
 def firefox(world: TwoPaths, home: str, folder: Path, url: str, _: Playwright) -> Iterator[Page]:
-    sys.path.append(str(ROOT / "tests/nat"))
-    from marionette import Marionette, preferences
-
     profile = folder / f"firefox-{home}"
     profile.mkdir()
     addresses = {"media.peerconnection.ice.obfuscate_host_addresses": False}

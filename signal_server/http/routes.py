@@ -77,7 +77,7 @@ class Routes:
         views: list[tuple[str, str, str, View]] = [
             ("/", "POST", "signal", self.signal),
             ("/", "OPTIONS", "preflight", self.preflight),
-            ("/", "GET", "page", self.page),
+            ("/", "GET", "page", limited(self.page)),
             ("/ice", "GET", "ice", limited(self.ice)),
             ("/key", "GET", "key", limited(self.key)),
             ("/health", "GET", "health", self.health),
@@ -87,7 +87,8 @@ class Routes:
             ("/seen", "GET", "seen", self.seen),
         ]
         for name in (*SHARED_FILES, *PAGE_FILES):
-            views.append((f"/{name}", "GET", name.replace(".", "_"), partial(self.file, name)))
+            file_view: View = update_wrapper(partial(self.file, name), self.file)
+            views.append((f"/{name}", "GET", name.replace(".", "_"), limited(file_view)))
         left = {path: list(METHODS) for path, _, _, _ in views}
         for path, method, name, view in views:
             # A client may leave the last slash out, but not a browser, for the page's links are relative.

@@ -23,7 +23,7 @@ from ..errors import HungUp, SignalError, Unavailable
 from ..messages import Reply
 from .limits import Limits
 from .matcher import Matcher, Observer
-from .stores.base import Store
+from .stores.base import Store, away
 from .tickets import OpenTickets, Ticket
 from .timers import Timers
 
@@ -44,6 +44,7 @@ class Exchange:
 
     Args:
         request_seconds: how long a request may wait.
+        longest_seconds: after that it ends, whatever the store says of it, or has forgotten.
         timers: look for what has run out of time.
     """
 
@@ -56,14 +57,17 @@ class Exchange:
         observer: Observer,
         *,
         request_seconds: float,
+        longest_seconds: float,
     ) -> None:
         self._store = store
         self._tickets = tickets
         self._timers = timers
         self._request_seconds = request_seconds
+        self._longest_seconds = longest_seconds
         self._matcher = Matcher(store, tickets, limits, observer)
         self._retry_seconds: Iterator[int] = itertools.repeat(1)
         timers.every_tick(self._matcher.expire, unless=store.is_idle)
+        timers.every_tick(self._end_overdue, unless=lambda: not len(tickets))
         self.begin: Callable[[Ticket, Callable[[], bool]], Reply] = self._matcher.begin
         self.finish: Callable[..., None] = self._matcher.finish
         self.leave: Callable[[str, bytes], None] = self._matcher.leave
@@ -81,6 +85,7 @@ class Exchange:
         seconds = self._request_seconds
         if hold_seconds is not None:
             seconds = min(hold_seconds, seconds)
+        ticket.until = received + self._longest_seconds
         ticket.wait_ms = int((received + seconds - time.monotonic()) * 1000 + 0.5)
         if self._tickets.is_shut and not ticket.is_answer:
             raise self._shutting_down()
@@ -98,6 +103,14 @@ class Exchange:
     def hang_up(self, ticket: Ticket) -> None:
         """The client has left. If its reply is decided already, `begin` will find the connection closed."""
         self._matcher.withdraw(ticket, HungUp())
+
+    def _end_overdue(self) -> None:
+        now = time.monotonic()
+        for ticket in self._tickets.oldest():
+            if ticket.until > now:
+                break
+            if not self._matcher.resolve(ticket, away()):
+                self._matcher.close(ticket)
 
     def refusal_at_the_end(self) -> SignalError | None:
         """What a request is refused with because the process ends; None while it does not."""

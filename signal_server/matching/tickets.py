@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from gevent.monkey import get_original
@@ -35,6 +35,7 @@ class Ticket(Arrival):
         refusal: what a `NO_PEER` means instead, if the request may not wait.
         is_counted: as a new connect of its peer.
         has_place: it is counted among those of its address that wait, over all processes.
+        until: it ends then at the latest, by the monotonic clock.
     """
 
     __slots__ = (
@@ -47,6 +48,7 @@ class Ticket(Arrival):
         "nonce",
         "refusal",
         "result",
+        "until",
     )
 
     def __init__(
@@ -79,6 +81,7 @@ class Ticket(Arrival):
         self.refusal: SignalError | None = None
         self.is_counted = False
         self.has_place = False
+        self.until = 0.0
         self._callback: Callable[[], object] | None = None
 
     @property
@@ -169,6 +172,14 @@ class OpenTickets:
     def shut(self) -> None:
         """Whoever opens tickets is to open no more but those of answers."""
         self.is_shut = True
+
+    def oldest(self) -> Iterator[Ticket]:
+        """Those that are open, the oldest first, while they are being closed."""
+        while self._tickets:
+            try:
+                yield next(iter(self._tickets.values()))
+            except (RuntimeError, StopIteration):  # another thread has changed them
+                return
 
     def all(self) -> list[Ticket]:
         """Those that are open."""

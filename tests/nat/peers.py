@@ -120,8 +120,10 @@ class Example:
         assert self._process
         assert self._process.stdout
         if select.select([self._process.stdout], [], [], 0.05)[0]:
-            role = self._process.stdout.readline().partition(":")[0]
-            return {"states": [], "role": role or None, "error": None if role else "ended"}
+            line = self._process.stdout.readline()
+            role = re.search(r"^linked, as the (\w+)", line)
+            if role or not line:
+                return {"states": [], "role": role and role[1], "error": None if role else "ended"}
         if time.monotonic() - self._begun > 20:
             return {"states": [], "role": None, "error": "LINK_LOST"}
         return None

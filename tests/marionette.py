@@ -1,4 +1,8 @@
-"""Drive a Firefox as Debian has it, by Marionette: its own protocol, lengths and JSON over TCP."""
+"""Drive a Firefox as Debian has it, by its own remote control, Marionette.
+
+It speaks WebDriver's commands, each a JSON list with its length before it: [0, number, command, parameters],
+to which [1, number, error, result] replies. PyPI's driver for it brings ten packages along; this is enough.
+"""
 
 from __future__ import annotations
 
@@ -6,26 +10,32 @@ import json
 import socket
 from typing import Any
 
-PREFERENCES = {
-    # Firefox asks nobody but the page's own servers.
-    "network.captive-portal-service.enabled": False,
-    "network.connectivity-service.enabled": False,
-    "network.dns.disablePrefetch": True,
+QUIET = {
     "app.normandy.enabled": False,
     "app.update.enabled": False,
+    "browser.aboutwelcome.enabled": False,
+    "browser.newtabpage.enabled": False,
+    "browser.region.network.url": "",
     "browser.safebrowsing.malware.enabled": False,
     "browser.safebrowsing.phishing.enabled": False,
+    "browser.search.update": False,
+    "browser.shell.checkDefaultBrowser": False,
+    "browser.startup.page": 0,
     "datareporting.policy.dataSubmissionEnabled": False,
     "dom.push.connection.enabled": False,
     "extensions.update.enabled": False,
+    "network.captive-portal-service.enabled": False,
+    "network.connectivity-service.enabled": False,
+    "network.dns.disablePrefetch": True,
     "services.settings.server": "data:,",
     "toolkit.telemetry.enabled": False,
 }
+"""Nothing here changes how WebRTC behaves: a page's addresses hide behind .local names, as for anybody."""
 
 
 def preferences(**more: Any) -> str:
     """The text of a profile's `user.js`."""
-    lines = {**PREFERENCES, **more}.items()
+    lines = {**QUIET, **more}.items()
     return "".join(f"user_pref({json.dumps(name)}, {json.dumps(value)});\n" for name, value in lines)
 
 
@@ -47,8 +57,11 @@ class Marionette:
         self._number = 0
         connection.settimeout(seconds + 10)
         self._read()  # who it is
-        self.ask("WebDriver:NewSession", strictFileInteractability=True)
+        self.version = str(self.ask("WebDriver:NewSession")["capabilities"]["browserVersion"])
         self.ask("WebDriver:SetTimeouts", script=int(seconds * 1000), pageLoad=int(seconds * 1000))
+
+    def close(self) -> None:
+        self._connection.close()
 
     def goto(self, url: str) -> None:
         self.ask("WebDriver:Navigate", url=url)
