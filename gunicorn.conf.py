@@ -101,9 +101,16 @@ METRICS = "spacerift-metrics-"
 connections = weakref.WeakSet()
 
 
+TOO_LONG = f"the request line has more than {limit_request_line} bytes"
+TOO_MANY = (
+    f"there are more than {limit_request_fields} fields, or one of over {limit_request_field_size} bytes"
+)
+
+
 def refuse(sock, status, reason, detail):
     """What gunicorn itself refuses, before it is a request, in the form of all other refusals."""
-    body = json.dumps({"TYPE": reason.upper().replace(" ", "_"), "DETAIL": "not HTTP as it should be"})
+    why = {414: TOO_LONG, 431: TOO_MANY}.get(int(status), "not HTTP as it should be")
+    body = json.dumps({"TYPE": reason.upper().replace(" ", "_"), "DETAIL": why})
     head = f"HTTP/1.1 {status} {reason}\r\nConnection: close\r\nContent-Type: application/json\r\n"
     head += f"Cache-Control: no-store\r\nContent-Length: {len(body)}\r\n\r\n"
     gunicorn.util.write_nonblock(sock, (head + body).encode())

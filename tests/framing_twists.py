@@ -305,7 +305,7 @@ def chunked(random: Random, made: Draft) -> None:
             random.choice([b"chunked", b"identity", b"gzip"]),
             random.randrange(len(made.headers) + 1),
         )
-    if random.random() < 0.05:
+    if random.random() < 0.12:
         made.version = b"HTTP/1.0"
     made.body = chunks(random, made.body)
 

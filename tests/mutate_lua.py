@@ -22,14 +22,14 @@ from pathlib import Path
 from hypothesis.stateful import run_state_machine_as_test
 from redis.exceptions import RedisError, ResponseError
 
-import signal_server.matching.stores.redis as redis_store
-import signal_server.matching.stores.redis_counts as counts_store
+import signal_server.matching.stores.redis_scripts as scripts
 import test_store_model as model
 from redis_server import RedisServer
 
-LUA = redis_store.FOLDER
-ALONE = ("count.lua", "hold.lua", "pools.lua", "statistics.lua")
-"""Scripts that are not put behind rules.lua."""
+LUA = scripts.FOLDER
+LIMITS = ("hit.lua", "unhit.lua", "hold.lua")
+ALONE = (*LIMITS, "take_name.lua", "leave_name.lua")
+"""Scripts that are not of the library."""
 
 PATIENCE_SECONDS = 120
 """What is broken may also go on for ever."""
@@ -72,8 +72,8 @@ def mutants(source: str) -> Iterator[tuple[int, str, str]]:
 
 
 def loads(redis: RedisServer, folder: Path) -> bool:
-    rules = (folder / "rules.lua").read_text()
-    events = [rules + (folder / f"{name}.lua").read_text() for name in redis_store.EVENTS]
+    common = "".join((folder / f"{name}.lua").read_text() for name in scripts.COMMON)
+    events = [common + (folder / f"{name}.lua").read_text() for name in (*scripts.EVENTS, *scripts.VIEWS)]
     try:
         for source in [*events, *((folder / name).read_text() for name in ALONE)]:
             redis.call("SCRIPT", "LOAD", source)
@@ -108,9 +108,8 @@ def give_up(*_: object) -> None:
 
 
 def is_noticed_by(tests: str) -> bool:
-    begin = "import pathlib, sys, pytest, signal_server.matching.stores.redis as redis"
-    begin += ", signal_server.matching.stores.redis_counts as counts"
-    point = f"redis.FOLDER = counts.FOLDER = pathlib.Path({str(redis_store.FOLDER)!r})"
+    begin = "import pathlib, sys, pytest, signal_server.matching.stores.redis_scripts as scripts"
+    point = f"scripts.FOLDER = pathlib.Path({str(scripts.FOLDER)!r})"
     file = str(Path(__file__).with_name(tests))
     test = f"sys.exit(pytest.main(['-x', '-q', '-p', 'no:cacheprovider', {file!r}]))"
     command = [sys.executable, "-c", f"{begin}; {point}; {test}"]
@@ -121,7 +120,7 @@ def is_noticed_by(tests: str) -> bool:
 
 
 def is_noticed(redis: RedisServer, name: str) -> bool:
-    if name in ("count.lua", "hold.lua"):
+    if name in LIMITS:
         return is_noticed_by("test_counts.py")
     return is_noticed_by_machine(redis) or is_noticed_by("test_store_redis.py")
 
@@ -132,7 +131,7 @@ def main() -> None:
     signal.signal(signal.SIGALRM, give_up)
     with RedisServer() as redis, tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "lua"
-        redis_store.FOLDER = counts_store.FOLDER = folder
+        scripts.FOLDER = folder
         for each in files:
             name, _, lines = each.partition(":")
             first, _, last = lines.partition("-")

@@ -39,7 +39,7 @@ PAGE = ROOT / "docs/proxies.md"
 
 ENV_BIN = Path(sys.executable).parent
 
-FOUND_SECONDS = 3.0
+FOUND_SECONDS = 8.0
 """A client that left must be gone from the pool within this. Seen: some milliseconds, or never."""
 
 
@@ -503,7 +503,7 @@ class Look:
         time.sleep(0.3)
         newcomer = self.send(self.offer("newcomer", "ghost"))
         assert newcomer.sock is not None
-        newcomer.sock.settimeout(0.5)
+        newcomer.sock.settimeout(3)
         demoted = told(newcomer)
         if demoted.type != "DEMOTE":
             return False

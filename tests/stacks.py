@@ -26,35 +26,44 @@ DENO = ROOT / "node_modules/@deno/linux-x64-glibc/deno"
 BUN = ROOT / "node_modules/@oven/bun-linux-x64/bin/bun"
 SCRIPT = "tests/browser/node-matrix.js"
 
-LINK = """([kind, { server, says, ...options }]) => {
+LINK = """([kind, { server, says, once, ...options }]) => {
     const search = tab.search(kind, { ...options, met: () => false }, server);
-    let left = 100;
-    const say = ({ peer, channel }) => left-- ? (channel ?? peer).send(says) : clearInterval(timer);
-    let timer;
-    search.then(link => timer = setInterval(say, 100, link));
+    search.then(({ peer, channel }) => {
+        const to = channel ?? peer;
+        to.send(says);
+        let left = once ? 0 : 100;
+        const timer = setInterval(() => left-- > 0 ? to.send(says) : clearInterval(timer), 100);
+    }).catch(() => {});
 }"""
-"""Said again and again: the first words may be lost."""
 
 
 class Client(Protocol):
     """A page or a program that links in any number of namespaces at once."""
 
-    def link(self, **options: str) -> None:
-        """Begin to link at `server`, and say what `says` says to the other side."""
+    def link(self, **options: str | bool) -> None:
+        """Begin to link at `server`, and say `says` to the other side, again and again or `once`."""
 
     def heard(self) -> list[str]:
         """All that was said to it so far, by anyone."""
 
 
-Start = Callable[[], contextlib.AbstractContextManager[Client]]
+class Closing(Client, Protocol):
+    def close(self) -> None:
+        """Close all links."""
+
+
+Start = Callable[[], contextlib.AbstractContextManager[Any]]
 
 
 class TabClient:
     def __init__(self, tab: Tab, kind: str) -> None:
         self._page, self._kind = tab.page, kind
 
-    def link(self, **options: str) -> None:
+    def link(self, **options: str | bool) -> None:
         self._page.evaluate(LINK, [self._kind, options])
+
+    def close(self) -> None:
+        self._page.evaluate("() => void tab.reset()")
 
     def heard(self) -> list[str]:
         heard: list[str] = self._page.evaluate("tab.heard")
@@ -65,8 +74,11 @@ class FirefoxClient:
     def __init__(self, browser: Marionette) -> None:
         self._browser = browser
 
-    def link(self, **options: str) -> None:
+    def link(self, **options: str | bool) -> None:
         self._browser.evaluate(LINK, ["native", options])
+
+    def close(self) -> None:
+        self._browser.evaluate("() => void tab.reset()")
 
     def heard(self) -> list[str]:
         heard: list[str] = self._browser.evaluate("() => tab.heard")
@@ -79,10 +91,13 @@ class ProcessClient:
         self._heard: list[str] = []
         threading.Thread(target=_hear, args=[process, self._heard], daemon=True).start()
 
-    def link(self, **options: str) -> None:
+    def link(self, **options: str | bool) -> None:
         assert self._process.stdin
         self._process.stdin.write(json.dumps(options) + "\n")
         self._process.stdin.flush()
+
+    def close(self) -> None:
+        self.link(close="all")
 
     def heard(self) -> list[str]:
         return self._heard
@@ -208,7 +223,7 @@ class SignedTabClient:
         page.wait_for_function("window.tab")
         page.evaluate("async library => void await tab.key(library)", library)
 
-    def link(self, **options: str) -> None:
+    def link(self, **options: str | bool) -> None:
         self._page.evaluate(SIGNED_LINK, options)
 
     def heard(self) -> list[str]:

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable
 from hashlib import blake2b
 
+import offer_life
 from signal_server.matching.rules import Times
 from signal_server.matching.stores.base import LEAVE_SECONDS, Name, Outcome, PoolCounts, Store, pool_hash
 from signal_server.messages import ANSWER, DELIVERED, DEMOTE, NO_PEER, Arrival, Delivery
@@ -504,6 +505,9 @@ class StoreContract:
         ]
         told = [[each.ticket for each in world.after(300)] for _ in range(4)]
         assert told == [[held[1].ticket], [held[3].ticket], [held[0].ticket], [held[2].ticket]]
+
+    def test_every_event_at_every_stage_is_as_the_table_says(self, world: World) -> None:
+        assert offer_life.table(world) in offer_life.ARCHITECTURE.read_text()
 
     def test_nothing_is_left_after_all_deadlines(self, world: World) -> None:
         world.pair("ann", "ben")

@@ -19,8 +19,6 @@ from playwright.sync_api import Browser, BrowserContext, Page
 
 from live import ROOT
 
-CHROMIUM = "/usr/bin/chromium"
-
 KINDS = ["native", "simple-peer 9", "simple-peer 10"]
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from bench import __main__ as bench
-from bench import report
+from bench import report, servers
+from bench.measure import Load, compiled
 
 
 def test_the_benchmark_runs_and_keeps_its_floors(tmp_path: Path) -> None:
@@ -25,3 +28,15 @@ def test_the_benchmark_runs_and_keeps_its_floors(tmp_path: Path) -> None:
     assert bench.NOTHING in page.read_text()
     assert " old " not in page.read_text()
     assert (tmp_path / "performance.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("at_once", [2, 4])
+def test_no_request_stays_unread_where_a_step_may_wait(at_once: int, tmp_path: Path) -> None:
+    """Few connections, so that no event of another one wakes the worker for it."""
+    server = servers.ours("signed peers are let in", SIGNATURES="optional", OPENPGP="sequoia")
+    try:
+        load = Load(compiled(tmp_path))
+        rate = load.rate(server, at_once=at_once, kept=True, unseen=False, warm=0.5, seconds=1)
+    finally:
+        server.stop()
+    assert rate.per_second > 20

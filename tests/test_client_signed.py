@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import re
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,8 @@ from signal_server.client import (
     connect_async,
 )
 from signal_server.client.codecs import Message, SignedCodec
+from signal_server.errors import Untrusted
+from signal_server.openpgp.message import read_message
 from signal_server.openpgp.signer import OpenpgpSigner
 
 
@@ -275,3 +278,70 @@ def test_a_server_with_another_key_than_the_pinned_one_is_refused(
         cancel.cancel()
         with pytest.raises(Cancelled):
             waiting.result()
+
+
+# --- a clock that is off -----------------------------------------------------------------------------------
+
+
+class Abroad:
+    """A signer on a machine whose clock is off."""
+
+    def __init__(self, signer: OpenpgpSigner, off_ms: int, *, is_stubborn: bool = False) -> None:
+        self.fingerprint, self.public_key, self.verify = signer.fingerprint, signer.public_key, signer.verify
+        self.sign = signer.sign
+        self._signer, self._off_ms, self._is_stubborn = signer, off_ms, is_stubborn
+        signer.set_clock(off_ms)
+
+    def set_clock(self, ahead_ms: int) -> None:
+        if not self._is_stubborn:
+            self._signer.set_clock(self._off_ms + ahead_ms)
+
+
+@pytest.fixture(params=[90_000, -90_000], ids=["ahead", "behind"])
+def off_ms(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """How far our clock is ahead. The server is another process, and has the right time."""
+    now_ns = time.time_ns
+    monkeypatch.setattr(time, "time_ns", lambda: now_ns() + request.param * 10**6)
+    return int(request.param)
+
+
+def test_peers_whose_clocks_are_off_take_the_servers_and_link(
+    signing: Server, keys: dict[str, KeyPair], off_ms: int
+) -> None:
+    with (
+        OpenpgpSigner(keys["alice"].private) as alice,
+        OpenpgpSigner(keys["bob"].private) as bob,
+        ThreadPoolExecutor(1) as thread,
+    ):
+        options = {"namespace": f"off by {off_ms}", "server_key": keys["server"].public}
+        first = thread.submit(link, signing.url, "alice", signer=Abroad(alice, off_ms), **options)
+        signing.until(waiting=1)
+        second = link(signing.url, "bob", signer=Abroad(bob, off_ms), **options)
+        assert (second.role, second.remote_key) == ("responder", alice.fingerprint)
+        assert first.result().remote_key == bob.fingerprint
+
+
+def test_a_clock_that_cannot_be_mended_is_named(
+    signing: Server, keys: dict[str, KeyPair], off_ms: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.time
+    with OpenpgpSigner(keys["alice"].private) as alice:
+        signer = Abroad(alice, off_ms, is_stubborn=True)
+        monkeypatch.setattr("signal_server.client.errors.time.time", lambda: now() + off_ms / 1000)
+        with pytest.raises(SpaceriftError) as raised:
+            link(signing.url, "alice", signer=signer)
+    which = "behind" if off_ms > 0 else "ahead of"
+    assert raised.value.type == "UNTRUSTED"
+    assert re.search(rf"the server's clock is (8\d|9\d) s {which} this machine's", str(raised.value))
+
+
+def test_a_signature_claims_the_time_of_the_clock_that_was_set(keys: dict[str, KeyPair]) -> None:
+    with OpenpgpSigner(keys["alice"].private) as alice, OpenpgpSigner(keys["bob"].private) as bob:
+        alice.set_clock(90_000)
+        message = alice.sign("from the future")
+        assert abs(read_message(message).signature.created - time.time() - 90) < 10
+        with pytest.raises(Untrusted) as refused:
+            bob.verify(message, alice.public_key())
+        assert "future" in refused.value.reason
+        bob.set_clock(90_000)
+        assert bob.verify(message, alice.public_key()).text == "from the future"

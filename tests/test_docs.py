@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import fields
 
@@ -41,11 +42,20 @@ def test_every_reply_stands_in_the_readme() -> None:
         for status, name in zip(re.findall(r"\d{3}", row[0]), row[1].split(","), strict=True)
     }
     replies = [
-        messages.Reply(kind)
-        for kind in (messages.DEMOTE, messages.ANSWER, messages.DELIVERED, messages.NO_PEER)
+        messages.Reply(messages.DEMOTE, "nonce", '"SIGNAL":"offer"'),
+        messages.Reply(messages.ANSWER, "nonce", '"SIGNAL":"answer"'),
+        *(messages.Reply(kind) for kind in (messages.DELIVERED, messages.NO_PEER, messages.LEFT)),
     ]
-    rendered = [messages.render(each, messages.pool_of(room)) for each in replies for room in (None, "room")]
-    real = {(int(status[:3]), str(body["TYPE"])) for status, body in rendered}
+    rendered = [
+        messages.render(each, messages.pool_of(room), answer_within="5")
+        for each in replies
+        for room in (None, "room")
+    ]
+    bodies = [(int(status[:3]), json.loads(body)) for status, body in rendered]
+    real = {(status, body["TYPE"]) for status, body in bodies}
+    carried = {row[1].strip("`"): set(re.findall(r"`([A-Z_]+)`", row[2])) for row in rows("The protocol")}
+    for _, body in bodies:
+        assert carried[body["TYPE"]] == body.keys() - {"TYPE"}
     real |= {(int(each.status[:3]), each.code) for each in errors.SignalError.__subclasses__()}
     assert told == real
 

@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from live import ROOT, Call, Reply, environment, free_port
 from redis_server import RedisServer
+
+WITHOUT_EPOLL = """
+import select, socket, sys
+for name in [each for each in dir(select) if each.startswith(("epoll", "EPOLL")) or each == "POLLRDHUP"]:
+    delattr(select, name)
+for name in ("TCP_KEEPIDLE", "MSG_NOSIGNAL"):
+    delattr(socket, name)
+    socket.__all__.remove(name)
+sys.argv = ["gunicorn"]
+from gunicorn.app.wsgiapp import run
+run()
+"""
+"""gunicorn, with the names taken away that Python has not got on macOS."""
 
 APP = "docs.examples.mounted:app"
 
@@ -130,3 +144,51 @@ def test_a_server_that_holds_one_request_is_told(tmp_path: Path) -> None:
     with hosted("sync", tmp_path) as server:
         assert server.call("alone", TYPE="").reply().status == 499
         assert server.log.count(ONE) == 1
+
+
+def test_without_epoll_it_runs_as_on_macos(tmp_path: Path) -> None:
+    port, settings = free_port(), {"REQUEST_LIMIT": "", "PAIR_LIMIT": "", "REQUEST_TIMEOUT": 60}
+    command = [sys.executable, "-c", WITHOUT_EPOLL]
+    environ = environment(**settings) | {"PORT": str(port)}
+    log = (tmp_path / "log").open("w+")
+
+    def call(name: str, **extra: object) -> Call:
+        return Call(port, {"TYPE": "CONNECT", "SIGNAL": name, "FINGERPRINT": name, **extra})
+
+    def waiting(count: int) -> bool:
+        with Call(port, {}, body=b"", method="GET", path="/metrics") as asked:
+            return f"spacerift_waiting {count}.0" in asked.reply().body.decode()
+
+    with log, subprocess.Popen(command, cwd=ROOT, env=environ, stdout=log, stderr=log) as running:
+        try:
+            until(lambda: is_listening(port))
+            leaver = call("leaver")
+            until(lambda: waiting(1))
+            leaver.close()
+            started = time.monotonic()
+            until(lambda: waiting(0))
+            assert time.monotonic() - started < 30  # of its 60 s
+            alice = call("alice")
+            until(lambda: waiting(1))
+            nonce = call("bob").reply()["NONCE"]
+            assert call("bob", NONCE=nonce).reply().type == "DELIVERED"
+            assert alice.reply().type == "ANSWER"
+        finally:
+            for each in list(Call.open):
+                each.close()
+            running.terminate()
+    assert running.returncode == 0
+
+
+def until(says: Callable[[], bool]) -> None:
+    """Return once it says so. A machine that is busy with other tests takes its time."""
+    deadline = time.monotonic() + 40
+    while not says():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def is_listening(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+        return True
+    return False

@@ -8,12 +8,14 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from crafted import Author, Rsa, armour
+from fuzz_openpgp import hunt
 from live import ROOT
 from signal_server.errors import ConfigurationError, Unavailable, Untrusted
 from signal_server.openpgp.gnupg import AT_ONCE, MAX_QUEUE, GnupgEngine
@@ -103,6 +105,13 @@ def test_no_flipped_bit_changes_what_is_read(vectors: tuple[Vector, ...], engine
     assert not wrong
     assert counts["vectors"] >= 400
     assert counts["refused by the engine"] >= 50
+
+
+def test_keys_and_messages_by_chance(engines: dict[str, Engine]) -> None:
+    counts = Counter[str]()
+    hunt(engines, examples=20, start=1, counts=counts)
+    assert counts["vectors"] >= 40
+    assert counts["accepted"] >= 3
 
 
 def test_the_comparison_notices_a_wrong_verdict(engines: dict[str, Engine], alice: Author) -> None:

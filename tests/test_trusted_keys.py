@@ -18,6 +18,8 @@ from crafted_curves import Ecdsa, Ed25519
 from live import ROOT
 from signal_server.app import create_app
 from signal_server.errors import Untrusted
+from signal_server.openpgp.keyring import Keyring
+from signal_server.openpgp.sequoia import SequoiaEngine
 from signal_server.openpgp.trust import open_keyring
 from signal_server.settings import Settings
 from signed_peer import make_private_key
@@ -89,6 +91,29 @@ def test_a_private_key_needs_no_checksum(engine: str) -> None:
             openpgp=engine, trusted_keys=None, private_key="A key:\n" + bare, passphrase=None
         ) as keyring:
             assert keyring.verify(keyring.sign("x"), keyring.public_key() or "").text == b"x"
+
+
+def test_what_is_known_of_a_key_does_not_outlive_it(alice: Author) -> None:
+    """A key comes again and again; what it allows changes with the time, and with when it signed."""
+    now = float(NOW)
+    lasting = subpacket(9, (NOW - BORN + 100).to_bytes(4, "big"))
+    renewed = alice.on_name(NAME, 0x13, hashed=MAY + lasting, created=NOW - 600)
+    key = block(alice.primary + alice.name(flags=1) + renewed)
+    keyring = Keyring(SequoiaEngine(), None, clock=lambda: now)
+
+    def verdict(signed_at: int) -> str:
+        try:
+            return keyring.verify(armour(alice.message(TEXT, created=signed_at)), key).text.decode()
+        except Untrusted as refusal:
+            return refusal.reason
+
+    for _ in range(2):
+        assert verdict(NOW) == "chess"
+        assert verdict(NOW - 700) == "key not for signing"  # by the statement of that time
+    now += 99
+    assert verdict(NOW) == "chess"
+    now += 1
+    assert verdict(NOW) == "key expired"
 
 
 # --- the command line --------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ Where there is none, the connection counts as open. If a real server lends none,
 
 from __future__ import annotations
 
+import _socket
 import os
 import select
 import socket
@@ -38,16 +39,28 @@ CHUNKED_READ_BYTES: Final = 1 << 10
 # A client that vanishes without a word is noticed after 5 + 3 * 2 seconds.
 KEEPALIVE: Final = (
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 5),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 2),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+    *(
+        (socket.IPPROTO_TCP, getattr(socket, name), value)
+        for name, value in (
+            ("TCP_KEEPIDLE" if hasattr(socket, "TCP_KEEPIDLE") else "TCP_KEEPALIVE", 5),  # macOS' name for it
+            ("TCP_KEEPINTVL", 2),
+            ("TCP_KEEPCNT", 3),
+        )
+        if hasattr(socket, name)
+    ),
 )
 
 # gevent replaces `poll` and hides `epoll`; ours never block, so they need no replacing.
 _poll: Any = get_original("select", "poll")
-_epoll: Any = get_original("select", "epoll")
+try:
+    _epoll: Any = get_original("select", "epoll")
+except AttributeError:  # macOS, BSD
+    _epoll = None
 
-_GONE: Final = select.POLLRDHUP | select.POLLHUP | select.POLLERR
+_GONE: Final = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR
+
+PEEK_SECONDS: Final = 0.1
+"""The pause between two looks for clients that have left, on systems without epoll."""
 
 
 class HangupWatch:
@@ -55,22 +68,25 @@ class HangupWatch:
 
     One edge-triggered epoll for the process, which wakes for a hang-up and for nothing else: not for bytes
     that a client pipelines behind its request, so it sees the close behind them too, and also under TLS.
+    On a system without epoll it looks at each connection ten times a second, which will do to try things out.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._started = False
         self._epoll: Any = None
         self._calls: dict[int, Callable[[], None]] = {}
 
     def watch(self, fd: int, call: Callable[[], None]) -> None:
         """A client that has left already is noticed too."""
-        if self._epoll is None:
+        if not self._started:
             self._start()
         self._calls[fd] = call
-        self._epoll.register(fd, select.EPOLLRDHUP | select.EPOLLET)
+        if self._epoll is not None:
+            self._epoll.register(fd, select.EPOLLRDHUP | select.EPOLLET)
 
     def unwatch(self, fd: int) -> None:
-        if self._calls.pop(fd, None) is not None:
+        if self._calls.pop(fd, None) is not None and self._epoll is not None:
             self._epoll.unregister(fd)
 
     def look(self) -> None:
@@ -81,22 +97,30 @@ class HangupWatch:
     def _start(self) -> None:
         # At the first use and not before, for an epoll must not be shared across a fork.
         with self._lock:
-            if self._epoll is None:
-                self._epoll = _epoll()
+            if not self._started:
+                self._epoll = None if _epoll is None else _epoll()
+                self._started = True
                 threading.Thread(target=self._run, name="spacerift-hangups", daemon=True).start()
 
     def _run(self) -> None:
         cooperative = is_module_patched("select")
         while True:
-            if cooperative:
+            if self._epoll is None:
+                time.sleep(PEEK_SECONDS)
+            elif cooperative:
                 select.select([self._epoll], [], [])
             self._notice(0 if cooperative else None)
 
     def _notice(self, timeout: float | None) -> None:
-        for fd, _ in self._epoll.poll(timeout):
+        for fd in self._gone(timeout):
             call = self._calls.get(fd)
             if call is not None:
                 call()
+
+    def _gone(self, timeout: float | None) -> list[int]:
+        if self._epoll is not None:
+            return [fd for fd, _ in self._epoll.poll(timeout)]
+        return [fd for fd in list(self._calls) if has_left(fd)]
 
 
 class Connection:
@@ -200,7 +224,7 @@ class Connection:
         try:
             poll = _poll()
             poll.register(self._socket.fileno(), _GONE)
-            return not poll.poll(0)
+            return not poll.poll(0) and (hasattr(select, "POLLRDHUP") or not has_left(self._socket.fileno()))
         except (OSError, ValueError):
             return False
 
@@ -242,6 +266,20 @@ class Connection:
 def stop_reading(connection: Any) -> None:
     """Read nothing more from this socket: an idle connection is closed, a request under way is answered."""
     _shutdown(connection, socket.SHUT_RD)
+
+
+def has_left(fd: int) -> bool:
+    """Has the other side closed? Where bytes stand before the close, that is not seen."""
+    try:
+        copy = _socket.socket(fileno=os.dup(fd))  # gevent's would wait
+        try:
+            return not copy.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        finally:
+            copy.close()
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
 
 
 def _shutdown(connection: Any, how: int) -> None:

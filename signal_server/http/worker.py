@@ -69,7 +69,7 @@ LAST_REQUEST_SECONDS: Final = 1.0
 SWEEP_SECONDS: Final = 0.25
 """The pause between two looks for connections that are idle for too long."""
 
-_FLAGS: Final = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
+_FLAGS: Final = socket.MSG_DONTWAIT | getattr(socket, "MSG_NOSIGNAL", 0)  # which macOS has not
 _READS: Final = 1
 _WRITES: Final = 4
 _GONE: Final = 0x2000 | 0x10 | 0x8  # EPOLLRDHUP, EPOLLHUP, EPOLLERR
@@ -271,10 +271,17 @@ class Worker(GeventWorker):  # type: ignore[misc]
             log.exception("a callback failed")
 
     def _events(self) -> None:
-        self._will_read = True  # it is done here
-        self._look()
+        self._will_read = self._will_reply = True  # both are done here
+        try:
+            self._look()
+            self._read_some()
+        finally:
+            self._will_read = False
+            self._reply_all()
+            self._read_on()
+
+    def _read_some(self) -> None:
         ready, resolved = self._ready, self._resolved
-        self._will_reply = True
         for _ in range(min(len(ready), REQUESTS_A_TURN)):
             connection = ready.popleft()
             try:
@@ -284,9 +291,6 @@ class Worker(GeventWorker):  # type: ignore[misc]
             if resolved:
                 self._reply_all()
                 self._will_reply = True
-        self._reply_all()
-        self._will_read = False
-        self._read_on()
 
     def _read_on(self) -> None:
         """See to it that what is ready is read. Its events are over, so nothing would call for it again."""

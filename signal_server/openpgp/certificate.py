@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from typing import Final
+from dataclasses import dataclass, field, replace
+from math import inf
+from typing import Final, NamedTuple
 
 from ..errors import Untrusted
 from .armour import PUBLIC_KEY_BLOCK, armour, dearmour
@@ -82,6 +83,14 @@ class Component:
         return b"".join(map(bytes, packets))
 
 
+class Cut(NamedTuple):
+    """What an engine needs of a certificate, for signatures from `since` on, until a statement ends."""
+
+    plain: bytes
+    since: int
+    until: float
+
+
 @dataclass(frozen=True, slots=True)
 class Certificate:
     """A public key as we understand it. Its signatures are not verified yet; an engine does that.
@@ -94,11 +103,13 @@ class Certificate:
     Attributes:
         components: the primary key, and its names and subkeys.
         has_weak: a signature of its own was left out for its hash.
+        cuts: what was cut down before, by the signer's fingerprint: most keys come again unchanged.
     """
 
     primary: Key
     components: tuple[Component, ...]
     has_weak: bool = False
+    cuts: dict[str, Cut] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def fingerprint(self) -> str:
@@ -160,6 +171,21 @@ class Certificate:
         Raises:
             Untrusted: the certificate or the signing key was revoked, has expired, or is not for signing.
         """
+        known = self.cuts.get(signer.fingerprint)
+        if known is not None and known.since <= signed_at and now < known.until:
+            return known.plain
+        plain, consent = self._cut(signer, signed_at=signed_at, now=now)
+        said = [(each, (part.key or self.primary)) for part in self.components for each in part.signatures]
+        said += [(consent, signer)] if consent is not None else []
+        since = max(each.created for each, _ in said)
+        if since <= signed_at:  # so the newest statements are the ones that counted
+            ends = [end for each, key in said for end in each.ends(key)]
+            until = min((end for end in ends if end > now), default=inf)
+            self.cuts[signer.fingerprint] = Cut(plain, since, until)
+        return plain
+
+    def _cut(self, signer: Key, *, signed_at: float, now: float) -> tuple[bytes, Signature | None]:
+        """And the signing subkey's consent, if a subkey signs."""
         scheme_of(signer)
         own = self.components[0]
         if own.of_kind(KEY_REVOCATION):
@@ -173,15 +199,16 @@ class Certificate:
         heard += [each for name in self._names for each in name.newest(*CERTIFICATIONS)]
         _check_times(self.primary, heard, now)
         kept = [replace(own, signatures=()), replace(chosen, signatures=(statement,))]
+        consent = None
         if signer != self.primary:
             subkey, statement, heard = self._binding_of(signer, signed_at)
             _check_times(signer, heard, now)
-            _check_consent(self.primary, subkey, statement, signed_at=signed_at, now=now)
+            consent = _consent(self.primary, subkey, statement, signed_at=signed_at, now=now)
             kept.append(replace(subkey, signatures=(statement,)))
         flags = [value for each in heard for value in each.values_of(KEY_FLAGS)]
         if not statement.values_of(KEY_FLAGS) or not all(each and each[0] & MAY_SIGN for each in flags):
             raise Untrusted("key not for signing")
-        return b"".join(each.plain(self.primary) for each in kept)
+        return b"".join(each.plain(self.primary) for each in kept), consent
 
     def state(self, now: float) -> str:
         """`good`: one of its keys may sign now, in seconds since 1970. Or why the first of them may not."""
@@ -230,10 +257,14 @@ def _check_times(key: Key, statements: Iterable[Signature], now: float) -> None:
         each.check_end(KEY_EXPIRES, key.created, now, "key expired")
 
 
-def _check_consent(
+def _consent(
     primary: Key, subkey: Component, binding: Signature, *, signed_at: float, now: float
-) -> None:
-    """Has the subkey signed that it belongs to the primary key? An engine verifies that signature."""
+) -> Signature:
+    """The subkey's own signature that it belongs to the primary key. An engine verifies it.
+
+    Raises:
+        Untrusted: there is none, or it has ended.
+    """
     found = [*binding.values_of(EMBEDDED), *(each.value for each in binding.backsigs)]
     if len(found) != 1 or subkey.key is None:
         raise Untrusted("signing key without consent")
@@ -241,6 +272,7 @@ def _check_consent(
     if not _is_consent(primary, subkey.packet, subkey.key, back) or back.created > signed_at:
         raise Untrusted("signing key without consent")
     back.check_end(EXPIRES, back.created, now, "self-signature expired")
+    return back
 
 
 def _is_consent(primary: Key, head: Packet, subkey: Key, back: Signature) -> bool:

@@ -79,9 +79,10 @@ class GnupgEngine(Engine):
                 self._verifying -= 1
         return Signed(from_base64(reply["text"]), reply["fingerprint"], reply["signed_at"])
 
-    def sign(self, text: str) -> str:
+    def sign(self, text: str, *, at: int | None = None) -> str:
         # Not counted: a reply belongs to a request that was let in.
-        return str(self._ask(do="sign", text=text)["message"])
+        asked = {"do": "sign", "text": text} if at is None else {"do": "sign", "text": text, "at": str(at)}
+        return str(self._ask(**asked)["message"])
 
     def tidy(self, keys: bytes) -> bytes:
         reply = self._current().ask({"do": "tidy", "keys": to_base64(keys)}, START_SECONDS)

@@ -9,7 +9,7 @@ It knows nothing of the server, imports nothing of it, and takes one JSON object
     {"do": "load", "private_key": …, "passphrase": …}  →  {"public_key": …, "home": path}
     {"do": "tidy", "keys": base64}                     →  {"keys": base64, "minimal": base64}
     {"do": "verify", "key": base64, "message": base64} →  {"text": base64, "fingerprint": …, "signed_at": …}
-    {"do": "sign", "text": …}                          →  {"message": armour}
+    {"do": "sign", "text": …, "at": seconds}           →  {"message": armour}   (`at` may be missing)
 
 or, to any of them, {"refused": reason} (the input is to blame) or {"failed": reason} (it is not).
 """
@@ -246,8 +246,10 @@ class Signer:
             self.home.close()
             raise
 
-    def sign(self, text: str) -> str:
-        options = ("--armor", "--compress-level=0", f"--local-user={self.fingerprint}")
+    def sign(self, text: str, at: str | None = None) -> str:
+        options = ["--armor", "--compress-level=0", f"--local-user={self.fingerprint}"]
+        if at is not None:
+            options.append(f"--faked-system-time={at}")
         return self._gpg(*options, "--sign", text=text).decode("ascii")
 
     def _gpg(self, *arguments: str, text: str = "") -> bytes:
@@ -316,7 +318,7 @@ class Desk:
             case "verify":
                 return verify(from_base64(request["key"]), from_base64(request["message"]))
             case "sign" if self.signer is not None:
-                return {"message": self.signer.sign(request["text"])}
+                return {"message": self.signer.sign(request["text"], request.get("at"))}
             case "tidy":
                 return {name: to_base64(each) for name, each in tidy(from_base64(request["keys"])).items()}
             case "load":

@@ -58,8 +58,13 @@ class Engine(ABC):
         """Public keys, one after the other, without those that are not signed by themselves."""
 
     @abstractmethod
-    def sign(self, text: str) -> str:
-        """Sign with the private key: armoured, in the form of `message`."""
+    def sign(self, text: str, *, at: int | None = None) -> str:
+        """Sign with the private key: armoured, in the form of `message`.
+
+        Args:
+            at: seconds since 1970, the time that the signature claims; None: this machine's. Sequoia knows no
+                other than that.
+        """
 
     @property
     @abstractmethod
@@ -93,6 +98,12 @@ class Keyring:
         self._engine = engine
         self._trusted = trusted
         self._clock = clock
+        self._is_own_clock = True
+
+    def set_clock(self, clock: Callable[[], float]) -> None:
+        """Sign and verify by another clock than this machine's, in seconds since 1970."""
+        self._clock = clock
+        self._is_own_clock = False
 
     @property
     def trusted(self) -> Mapping[str, Certificate] | None:
@@ -115,7 +126,7 @@ class Keyring:
         return signed
 
     def sign(self, text: str) -> str:
-        return self._engine.sign(text)
+        return self._engine.sign(text, at=None if self._is_own_clock else int(self._clock()))
 
     def public_key(self) -> str | None:
         """What `GET /key` answers; None without a private key."""

@@ -276,6 +276,13 @@ class Signature:
             raise Untrusted("subpacket form")
         self._numbers()
 
+    def ends(self, key: Key) -> list[int]:
+        """When what it says of a key comes to its end, in seconds since 1970."""
+        kinds = ((EXPIRES, self.created), (KEY_EXPIRES, key.created))
+        return [
+            since + int.from_bytes(value, "big") for kind, since in kinds for value in self.values_of(kind)
+        ]
+
     def check_end(self, kind: int, since: int, now: float, reason: str) -> None:
         """Raise what has ended, by its subpackets of one kind: seconds after `since`, 0 for never."""
         for value in self.values_of(kind):

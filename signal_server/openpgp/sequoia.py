@@ -78,7 +78,7 @@ class SequoiaEngine(Engine):
         tidied = [_before_mark(bytes(each)) for each in merged.values()]
         return b"".join(each for each in tidied if has_name(each))
 
-    def sign(self, text: str) -> str:
+    def sign(self, text: str, *, at: int | None = None) -> str:
         if self._signer is None:
             raise Unavailable("no private key")
         return bytes(pysequoia.sign(self._signer, text.encode("utf-8"))).decode("ascii")

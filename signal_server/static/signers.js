@@ -21,9 +21,10 @@
  * @typedef {object} Signer
  * @property {string} fingerprint of the primary key, in upper-case hexadecimal
  * @property {() => string} publicKey
- * @property {(text: string) => Promise<string>} sign gives an armored attached message
- * @property {(message: string, publicKey: string, options?: { pinned?: boolean }) => Promise<Verified>} verify
- *   rejects what does not hold; `pinned`: with exactly this key, whomever else we trust
+ * @property {(text: string, options?: { date?: Date }) => Promise<string>} sign gives an armored attached message;
+ *   `date`: the time by the server's clock, if ours is wrong
+ * @property {(message: string, publicKey: string, options?: { pinned?: boolean, date?: Date }) => Promise<Verified>}
+ *   verify rejects what does not hold; `pinned`: with exactly this key, whomever else we trust
  */
 
 import { check, readKey, readMessage } from "./claims.js";
@@ -31,6 +32,7 @@ import { check, readKey, readMessage } from "./claims.js";
 const SHA2 = [8, 9, 10]; // OpenPGP's numbers of SHA-256, SHA-384 and SHA-512
 const MAX_MESSAGE = 96 * 1024;
 const MAX_KEY = 16 * 1024;
+const DAY = 24 * 60 * 60 * 1000;
 const NAME = "Spacerift";
 const EMAIL = "peer@spacerift.invalid";
 
@@ -119,7 +121,10 @@ export async function kbpgpSigner(kbpgp, { privateKey, passphrase, trusted } = {
   return prove({
     fingerprint: nameOf(own),
     publicKey: () => publicKey,
-    sign: text => called(done => kbpgp.box({ msg: text, sign_with: own }, done)),
+    sign(text, { date = new Date() } = {}) {
+      const opts = { now: Math.floor(date.getTime() / 1000) };
+      return called(done => kbpgp.box({ msg: text, sign_with: own, opts }, done));
+    },
     async verify(message, armoredKey, { pinned = false } = {}) {
       checkBlock(message, "MESSAGE", MAX_MESSAGE);
       const claim = await readMessage(bodyOf(message), unpack);
@@ -164,7 +169,9 @@ export async function openpgpSigner(openpgp, { privateKey, passphrase, trusted }
   async function generate() {
     // The old form of Ed25519: gpg 2.2 and kbpgp know no other.
     const kind = { type: "ecc", curve: "ed25519Legacy", subkeys: [], format: "object" };
-    return (await openpgp.generateKey({ ...kind, userIDs: [{ name: NAME, email: EMAIL }] })).privateKey;
+    // Made yesterday: where this clock is ahead of the server's, a key of now would be one of the future.
+    const date = new Date(Date.now() - DAY);
+    return (await openpgp.generateKey({ ...kind, userIDs: [{ name: NAME, email: EMAIL }], date })).privateKey;
   }
 
   /** @param {string} armoredKeys */
@@ -178,20 +185,21 @@ export async function openpgpSigner(openpgp, { privateKey, passphrase, trusted }
   return prove({
     fingerprint: nameOf(own),
     publicKey: () => publicKey,
-    async sign(text) {
+    async sign(text, { date = new Date() } = {}) {
       const message = await openpgp.createMessage({ binary: new TextEncoder().encode(text) });
-      return openpgp.sign({ message, signingKeys: own, config });
+      return openpgp.sign({ message, signingKeys: own, date, config });
     },
-    async verify(armoredMessage, armoredKey, { pinned = false } = {}) {
+    async verify(armoredMessage, armoredKey, { pinned = false, date = new Date() } = {}) {
       checkBlock(armoredMessage, "MESSAGE", MAX_MESSAGE);
       const shown = await readPublic(armoredKey);
       const key = choose(ring, nameOf(shown), shown, pinned);
       const message = await openpgp.readMessage({ armoredMessage });
-      const found = await openpgp.verify({ message, verificationKeys: key, expectSigned: true, format: "binary" });
+      const asked = { message, verificationKeys: key, expectSigned: true, format: "binary", date };
+      const found = await openpgp.verify(asked);
       check(found.signatures.length === 1, "not one signature");
       const [{ verified, keyID, signature }] = found.signatures;
       await verified;
-      await key.getSigningKey(keyID); // not only when it signed: now
+      await key.getSigningKey(keyID, date); // not only when it signed: now
       check(SHA2.includes((await signature).packets[0].hashAlgorithm), "a broken hash");
       return { text: decode(found.data), fingerprint: nameOf(key) };
     },

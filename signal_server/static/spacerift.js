@@ -1,7 +1,7 @@
 /**
  * Spacerift: link two browsers over WebRTC through a server that speaks plain HTTP POST.
  *
- * A `Search` asks the server for a peer until it has a link. A `Transport` carries its requests, and a codec (open or
+ * A `Search` makes one `Exchange` after the other until it has a link. A `Transport` carries its requests, and a codec (open or
  * signed) writes what is sent and reads what comes back. For each offer and each answer the search makes an *end* of a
  * link (native or simple-peer). A `Link` is an end that is open; when its path breaks, it searches for the same peer.
  *
@@ -169,9 +169,9 @@ export function prepare(url, options = {}) {
   prepared = { key: keyOf(absolute(url), options), options, ends, made, drop, keep };
 }
 
-/** The way from a URL to an open link: the exchange, with all its detours. */
+/** The way from a URL to an open link: one exchange after the other, until one succeeds. */
 class Search {
-  #losses = 0; // links that did not open
+  losses = 0; // links that did not open
 
   /**
    * @param {URL} url
@@ -210,12 +210,12 @@ class Search {
       const startedAt = Date.now();
       try {
         checkAborted(this.signal);
-        return await this.attempt();
+        return await new Exchange(this).run();
       } catch (error) {
         checkAborted(this.signal);
         if (!retry || !passes(error) || this.transport.isUnheard) throw error;
         if (error.type === "LINK_LOST") {
-          this.#losses++;
+          this.losses++;
           // The server takes the two for linked. In a room they shall try again, perhaps with the roles changed.
           if (this.rematch && fingerprint === pageFingerprint) renewPageFingerprint(this.transport.fingerprint);
           if (this.rematch) this.transport.fingerprint = await ask();
@@ -225,8 +225,35 @@ class Search {
     }
   }
 
-  /** Both sides begin as initiators; the server demotes one. */
-  async attempt() {
+  /** @returns {Prepared["made"] | undefined} what was begun before the click, once */
+  takePrepared() {
+    const { prepared } = this;
+    this.prepared = undefined;
+    return prepared;
+  }
+
+  /** @param {SpaceriftError} error @param {number} took ms */
+  async pause(error, took) {
+    const { type, message, cause } = error;
+    const ms = this.backoff.after(error, took);
+    this.state("paused", new SpaceriftError(type, message, { ...error, cause, retryAfter: ms / 1000 }));
+    await delay(ms, this.signal, { wakes: type === "NETWORK" });
+  }
+}
+
+/** One exchange with the server and another peer, with all its detours. */
+class Exchange {
+  /** @param {Search} search */
+  constructor(search) {
+    this.search = search;
+    this.transport = search.transport;
+    this.ends = search.ends;
+    this.former = search.former;
+    this.signal = search.signal;
+  }
+
+  /** Both sides begin as initiators; the server demotes one. @returns {Promise<Meeting>} */
+  async run() {
     let outcome = await this.offer();
     while (!(outcome instanceof Meeting)) outcome = await this.respond(outcome);
     return outcome;
@@ -239,15 +266,14 @@ class Search {
    * @returns {Promise<Meeting | Reply>} an open link, or the DEMOTE that came in its place
    */
   async offer(bounced) {
-    this.state("gathering");
-    const early = this.prepared?.catch(() => this.ends.offer());
-    this.prepared = undefined;
+    this.search.state("gathering");
+    const early = this.search.takePrepared()?.catch(() => this.ends.offer());
     const { end, signal } = await (early ?? this.ends.offer());
     try {
       checkAborted(this.signal);
       this.former?.checkOwn(signal);
       const message = messageOf(bounced ? "BOUNCE" : "CONNECT", signal, bounced);
-      this.state("waiting");
+      this.search.state("waiting");
       // Two that resume must not ask anew in step.
       const ms = this.former ? RESUME_HOLD * (0.8 + 0.4 * Math.random()) : HOLD_WITHIN;
       const reply = await this.transport.post(message, ms);
@@ -279,7 +305,7 @@ class Search {
    */
   async respond(demote) {
     const until = Date.now() + seconds(demote.ANSWER_WITHIN, ANSWER_WITHIN);
-    this.state("answering");
+    this.search.state("answering");
     const offer = await this.transport.read(demote, "offer").catch(nullUnlessFinal);
     if (!offer || !(await this.wants(offer))) return this.offer(demote.NONCE);
     const { signal: theirs, remoteKey } = offer;
@@ -307,7 +333,7 @@ class Search {
 
   /** @param {{ signal: Signal, remoteKey?: string }} offer whether to answer it */
   async wants({ signal, remoteKey }) {
-    return this.former ? this.former.is(signal, remoteKey) : !(await this.met(signal));
+    return this.former ? this.former.is(signal, remoteKey) : !(await this.search.met(signal));
   }
 
   /**
@@ -318,21 +344,13 @@ class Search {
    * @returns {Promise<Meeting>}
    */
   async opened(meeting, accepted = Promise.resolve()) {
-    this.state("connecting");
+    this.search.state("connecting");
     const lost = () => {
-      throw linkLost(meeting, this.#losses, this.ends.hasIceServers);
+      throw linkLost(meeting, this.search.losses, this.ends.hasIceServers);
     };
     const open = meeting.end.opened.catch(lost);
     await within(OPEN_WITHIN, this.signal, Promise.race([accepted.then(() => open), open]), lost);
     return meeting;
-  }
-
-  /** @param {SpaceriftError} error @param {number} took ms */
-  async pause(error, took) {
-    const { type, message, cause } = error;
-    const ms = this.backoff.after(error, took);
-    this.state("paused", new SpaceriftError(type, message, { ...error, cause, retryAfter: ms / 1000 }));
-    await delay(ms, this.signal, { wakes: type === "NETWORK" });
   }
 }
 

@@ -1,5 +1,6 @@
 /**
- * For kbpgp (2.x).
+ * For kbpgp (2.x). It cannot verify the keys of most other modern programs: see docs/signatures.md. A message of such a
+ * peer is rejected with the name `CannotVerify`, and such a key in `trusted` rejects at once.
  *
  * @param {any} kbpgp the library
  * @param {Options} [options]
@@ -42,13 +43,17 @@ export type Signer = {
     fingerprint: string;
     publicKey: () => string;
     /**
-     * gives an armored attached message
+     * gives an armored attached message;
+     * `date`: the time by the server's clock, if ours is wrong
      */
-    sign: (text: string) => Promise<string>;
+    sign: (text: string, options?: {
+        date?: Date;
+    }) => Promise<string>;
     /**
-     *  rejects what does not hold; `pinned`: with exactly this key, whomever else we trust
+     * rejects what does not hold; `pinned`: with exactly this key, whomever else we trust
      */
     verify: (message: string, publicKey: string, options?: {
         pinned?: boolean;
+        date?: Date;
     }) => Promise<Verified>;
 };

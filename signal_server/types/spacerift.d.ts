@@ -304,7 +304,7 @@ declare class Meeting {
     theirs: Signal;
     remoteKey: string | undefined;
 }
-/** The way from a URL to an open link: the exchange, with all its detours. */
+/** The way from a URL to an open link: one exchange after the other, until one succeeds. */
 declare class Search {
     /**
      * @param {URL} url
@@ -315,6 +315,7 @@ declare class Search {
         prepared?: Prepared;
         former?: Former;
     });
+    losses: number;
     url: URL;
     options: Options;
     signal: AbortSignal;
@@ -332,40 +333,10 @@ declare class Search {
     state(state: State, why?: SpaceriftError): void;
     /** @returns {Promise<Meeting>} */
     run(): Promise<Meeting>;
-    /** Both sides begin as initiators; the server demotes one. */
-    attempt(): Promise<Meeting>;
-    /**
-     * Offers a link, and waits in the pool for its answer.
-     *
-     * @param {string} [bounced] the NONCE of an offer that we do not want
-     * @returns {Promise<Meeting | Reply>} an open link, or the DEMOTE that came in its place
-     */
-    offer(bounced?: string): Promise<Meeting | Reply>;
-    /** @param {End} end @param {Signal} ours @param {Reply} reply @returns {Promise<Meeting>} */
-    accept(end: End, ours: Signal, reply: Reply): Promise<Meeting>;
-    /**
-     * Answers the offer of a DEMOTE, or bounces it.
-     *
-     * @param {Reply} demote
-     * @returns {Promise<Meeting | Reply>} an open link, or another DEMOTE: that peer had gone, or was bounced
-     */
-    respond(demote: Reply): Promise<Meeting | Reply>;
-    /** @param {{ signal: Signal, remoteKey?: string }} offer whether to answer it */
-    wants({ signal, remoteKey }: {
-        signal: Signal;
-        remoteKey?: string;
-    }): Promise<boolean>;
-    /**
-     * Waits until the link is open. On a busy page that may be before we hear that the answer was taken.
-     *
-     * @param {Meeting} meeting
-     * @param {Promise<void>} [accepted]
-     * @returns {Promise<Meeting>}
-     */
-    opened(meeting: Meeting, accepted?: Promise<void>): Promise<Meeting>;
+    /** @returns {Prepared["made"] | undefined} what was begun before the click, once */
+    takePrepared(): Prepared["made"] | undefined;
     /** @param {SpaceriftError} error @param {number} took ms */
     pause(error: SpaceriftError, took: number): Promise<void>;
-    #private;
 }
 /** One end of a link, with the browser's own RTCPeerConnection. */
 declare class NativeEnd extends AnyEnd {

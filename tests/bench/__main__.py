@@ -1,6 +1,6 @@
 """Measures this server beside others, in one run: for docs/performance.md.
 
-    python -m tests.bench                 # some 15 minutes; prints tables
+    python -m tests.bench                 # some 10 minutes; prints tables
     python -m tests.bench --write         # and puts them, the plot and the profile into docs/performance.md
     python -m tests.bench --quick         # a few seconds; the suite runs it
 
@@ -62,7 +62,7 @@ class Plan:
     upkeep_seconds: float
 
 
-LONG = Plan(at_once=(64, 256, 1), rounds=3, warm=1, seconds=3, crowds=(2_000, 10_000), upkeep_seconds=16)
+LONG = Plan(at_once=(64, 256, 1), rounds=3, warm=0.7, seconds=2, crowds=(2_000, 10_000), upkeep_seconds=16)
 SHORT = Plan(at_once=(16,), rounds=1, warm=0.3, seconds=0.7, crowds=(200,), upkeep_seconds=1)
 
 
@@ -164,14 +164,14 @@ def measure_all(*, quick: bool) -> Results:
         folder = Path(name)
         load = Load(compiled(folder))
         results.inside = inside.measure(quick=quick)
+        if not quick:
+            results.signed = signed.rates(plan.seconds)
+            measure_redis(load, folder, plan, results)
         with running(folder, quick=quick) as found:
             measure_rates(load, found, plan, results)
             if not quick:
                 results.profiles = profile.measure(load, found[OURS], folder, seconds=12)
         measure_crowds(load, folder, plan, results, quick=quick)
-        if not quick:
-            measure_redis(load, folder, plan, results)
-            results.signed = signed.rates(plan.seconds)
     return results
 
 

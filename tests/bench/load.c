@@ -326,10 +326,6 @@ static void happened(struct peer *p, uint32_t events) {
         if (size < 0 && errno == EAGAIN) return;
         if (size <= 0) {
             if (p->state == LEAVING) return left(p);
-            if (kept && p->state == ASKED && !p->got) { /* it was closed as we asked: once more, on another one */
-                hang_up(p);
-                return begin(p);
-            }
             return went_wrong(p, "closed");
         }
         p->got += size;

@@ -177,7 +177,7 @@ def scripts(rounds: int, count: int) -> dict[str, float]:
             took("settle")
             for _ in range(count):
                 store.expire()
-            took("tend")
+            took("poll")
     return best
 
 

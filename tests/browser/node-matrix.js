@@ -15,15 +15,30 @@ const wrtc = await {
 }[stack]();
 const Peer = stack === "simple-peer 9" ? (await import("simple-peer")).default : undefined;
 
-for await (const line of createInterface({ input: process.stdin })) void link(JSON.parse(line));
+const links = [];
+let abort = new AbortController();
 
-async function link({ server, says, ...options }) {
-  const { peer, channel } = await connect(server, { ...options, Peer, wrtc, fetch, met: () => false });
+for await (const line of createInterface({ input: process.stdin })) {
+  const asked = JSON.parse(line);
+  if (!asked.close) link(asked).catch(error => abort.signal.aborted || console.error(error));
+  else {
+    abort.abort();
+    abort = new AbortController();
+    for (const each of links.splice(0)) each.close();
+  }
+}
+
+async function link({ server, says, once, ...options }) {
+  const link = await connect(server, { ...options, Peer, wrtc, fetch, met: () => false, signal: abort.signal });
+  links.push(link);
+  const { peer, channel } = link;
+  const to = channel ?? peer;
   if (channel) channel.onmessage = ({ data }) => console.log(String(data));
   else peer.on("data", data => console.log(String(data)));
-  let left = 100;
+  to.send(says);
+  let left = once ? 0 : 100;
   const timer = setInterval(() => {
-    if (left-- && (channel ?? peer).readyState !== "closed") (channel ?? peer).send(says);
+    if (left-- > 0 && to.readyState !== "closed") to.send(says);
     else clearInterval(timer);
   }, 100);
 }
