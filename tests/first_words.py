@@ -28,9 +28,9 @@ AT_ONCE = 8
 PATIENCE = 8  # s
 
 
-def lost(waits: Closing, comes: Closing, half: str, links: int, server: Server) -> tuple[int, int]:
-    """How often the initiator, and the responder, did not hear the other's first words."""
-    deaf_initiators = deaf_responders = 0
+def lost(waits: Closing, comes: Closing, half: str, links: int, server: Server) -> tuple[int, int, int]:
+    """How often there was no link, only the initiator heard nothing, only the responder heard nothing."""
+    unlinked = deaf_initiators = deaf_responders = 0
     for first in range(0, links, AT_ONCE):
         rooms = [f"{half} {number}" for number in range(first, min(first + AT_ONCE, links))]
         common = {"once": True, "rematch": False}
@@ -41,22 +41,23 @@ def lost(waits: Closing, comes: Closing, half: str, links: int, server: Server) 
         for number, room in enumerate(rooms):
             url = f"http://127.0.0.{1 + number // 4}:{server.port}/"
             comes.link(server=url, namespace=room, fingerprint=f"b {room}", says=f"{room}, b", **common)
-        to_initiator, to_responder = {f"{room}, b" for room in rooms}, {f"{room}, a" for room in rooms}
+        to_initiator, to_responder = set(rooms), set(rooms)
         deadline = time.monotonic() + PATIENCE
         while (to_initiator or to_responder) and time.monotonic() < deadline:
-            to_initiator -= set(waits.heard())
-            to_responder -= set(comes.heard())
+            to_initiator -= {words.removesuffix(", b") for words in waits.heard()}
+            to_responder -= {words.removesuffix(", a") for words in comes.heard()}
             time.sleep(0.02)
-        deaf_initiators += len(to_initiator)
-        deaf_responders += len(to_responder)
+        unlinked += len(to_initiator & to_responder)
+        deaf_initiators += len(to_initiator - to_responder)
+        deaf_responders += len(to_responder - to_initiator)
         waits.close()
         comes.close()
         server.until(waiting=0)
-    return deaf_initiators, deaf_responders
+    return unlinked, deaf_initiators, deaf_responders
 
 
-def run(stack: str, partner: str, links: int) -> list[tuple[str, str, int, int]]:
-    """For each half: who was the initiator, who the responder, and how often each did not hear."""
+def run(stack: str, partner: str, links: int) -> list[tuple[str, str, int, int, int]]:
+    """For each half: who was the initiator, who the responder, and what `lost` counted."""
     with contextlib.ExitStack() as opened:
         enter = opened.enter_context
         enter(network())
@@ -87,9 +88,6 @@ if __name__ == "__main__":
     parser.add_argument("partner")
     parser.add_argument("--links", type=int, default=200)
     given = parser.parse_args()
-    for waits, comes, initiators, responders in run(given.stack, given.partner, given.links):
-        print(
-            f"{given.links} links, {waits} waits, {comes} comes: {initiators} initiators heard nothing,",
-            end=" ",
-        )
-        print(f"{responders} responders heard nothing", flush=True)
+    for waits, comes, unlinked, initiators, responders in run(given.stack, given.partner, given.links):
+        print(f"{waits} waits, {comes} comes: {given.links} pairs, {unlinked} without a link;", end=" ")
+        print(f"{initiators} initiators and {responders} responders missed the first words", flush=True)

@@ -335,7 +335,7 @@ def test_two_workers_behind_the_router(dyno: Dyno, router: Router) -> None:
     alone = Call(router.port, connect("alone")).reply()
     assert alone.status == 299
     assert alone.headers["x-request-id"].startswith("router-")
-    assert f"id={alone.headers['x-request-id']} " in dyno.log.read_text()
+    assert eventually(lambda: f"id={alone.headers['x-request-id']} " in dyno.log.read_text())  # after a tick
     leaver = Call(router.port, connect("leaver", NAMESPACE="room"))
     assert eventually(lambda: waiting(dyno) == 1)
     leaver.close()  # the router closes its connection to us, too

@@ -16,15 +16,20 @@ const wrtc = await {
 const Peer = stack === "simple-peer 9" ? (await import("simple-peer")).default : undefined;
 
 const links = [];
+let abort = new AbortController();
 
 for await (const line of createInterface({ input: process.stdin })) {
   const asked = JSON.parse(line);
-  if (!asked.close) link(asked).catch(error => console.error(error));
-  else for (const each of links.splice(0)) each.close();
+  if (!asked.close) link(asked).catch(error => abort.signal.aborted || console.error(error));
+  else {
+    abort.abort();
+    abort = new AbortController();
+    for (const each of links.splice(0)) each.close();
+  }
 }
 
 async function link({ server, says, once, ...options }) {
-  const link = await connect(server, { ...options, Peer, wrtc, fetch, met: () => false });
+  const link = await connect(server, { ...options, Peer, wrtc, fetch, met: () => false, signal: abort.signal });
   links.push(link);
   const { peer, channel } = link;
   const to = channel ?? peer;
