@@ -48,7 +48,7 @@ WRITE = "WRITE_MATRIX"
 PAGE = ROOT / "docs/clients.md"
 
 PATIENCE = 45
-"""Seconds. After them, a link that was not seen is a cross in the table. A link that does not open in 10 s
+"""Seconds. After them, a link that was not seen is a cross in the table. One that does not open within 10 s
 is tried again by both sides, and on a busy machine some are that slow."""
 
 LINKS_PER_HOST = 4
