@@ -245,6 +245,7 @@ class Machine(RuleBasedStateMachine):
         self.open[repeat.arrival.ticket] = repeat
         self.answer(repeat, nonce, handed, good=True, repeat=True)
         assert self.rules.claim(nonce)
+        assert not self.rules.claim(nonce), "an answer is claimed once"
         written = fate == "written"
         settled = self.rules.settle(nonce, written=written, nonces=self.nonce, now_ms=self.now_ms)
         assert [each.ticket for each in settled.deliveries] == handed.repliers
@@ -311,6 +312,17 @@ class Machine(RuleBasedStateMachine):
             self.withdraw_now(held)
         for _ in range(2):
             self.connect(peer=ben, pool=pool, may_wait=False, rematch=rematch, wait_ms=1)
+
+    @rule(waits=st.permutations([TIMES.request, 700, 200, 1]))
+    def impatient(self, waits: list[int]) -> None:
+        """Requests of one peer whose times run out in another order than they came."""
+        pool = f"open:impatient-{next(self.counter)}"
+        for wait_ms in waits:
+            self.connect_now(self.arrive(b"ann".ljust(16, b"."), pool, wait_ms=wait_ms))
+        for ms in (1, 150, 50, 500):
+            self.now_ms += ms
+            self.tick()
+            self.nobody_waits_past_its_time()
 
     @rule()
     def turn_away(self) -> None:
@@ -511,7 +523,7 @@ class Machine(RuleBasedStateMachine):
             held = self.open[each.ticket]
             if each.reply.type == NO_PEER and each.ticket not in lost:
                 assert held.due_ms <= self.now_ms, "ended before its time"
-            if each.ticket in due_ms:
+            if each.reply.type == NO_PEER or each.ticket in lost:  # not one that met an offer that returned
                 ended.append(due_ms[each.ticket])
         assert ended == sorted(ended), "what is due first happens first"
         self.look(told)
