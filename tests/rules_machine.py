@@ -227,6 +227,9 @@ class Machine(RuleBasedStateMachine):
     def deliver_now(self, nonce: str, fate: str) -> None:
         handed = self.handed[nonce]
         peer, pool = handed.responder.peer, handed.responder.pool
+        for wrong in (self.arrive(peer, f"{pool}elsewhere"), self.arrive(b"somebody else...", pool)):
+            given = self.rules.answer(wrong.arrival, nonce, nonces=self.nonce, now_ms=self.now_ms)
+            assert given is None, "in another pool, or by another bearer"
         held = self.arrive(peer, pool)
         self.open[held.arrival.ticket] = held
         self.answer(held, nonce, handed, good=True, repeat=False)
@@ -281,6 +284,64 @@ class Machine(RuleBasedStateMachine):
                 self.deliver_now(nonce, "written")
         for peer in (ann, ben):
             self.connect_now(self.arrive(peer, pool, rematch=True))
+
+    @rule(
+        offers=st.lists(
+            st.tuples(st.sampled_from([b"ann", b"cat", b"dan"]), st.booleans(), st.booleans()),
+            min_size=2,
+            max_size=6,
+        ),
+        rematch=st.booleans() | st.just(True),
+    )
+    def friends(self, offers: list[tuple[bytes, bool, bool]], rematch: bool) -> None:
+        """Ben looks for somebody where his friends Ann and Cat wait, and Dan, whom he never met."""
+        pool = f"open:friends-{next(self.counter)}"
+        ann, ben, cat, dan = (name.ljust(16, b".") for name in (b"ann", b"ben", b"cat", b"dan"))
+        for one, other in itertools.combinations((ann, cat, dan), 2):
+            self.meet(one, other, pool, bounced=True)
+        for friend in (ann, cat):
+            self.meet(friend, ben, pool, bounced=False)
+        gone = []
+        for name, says_so, leaves in offers:
+            held = self.arrive(name.ljust(16, b"."), pool, rematch=says_so)
+            self.connect_now(held)
+            if leaves:
+                gone.append(held)
+        for held in gone:
+            self.withdraw_now(held)
+        for _ in range(2):
+            self.connect(peer=ben, pool=pool, may_wait=False, rematch=rematch, wait_ms=1)
+
+    @rule()
+    def turn_away(self) -> None:
+        """A bounce that may not wait, where only another offer of the bounced peer waits."""
+        pool, ann, ben = f"open:away-{next(self.counter)}", b"ann".ljust(16, b"."), b"ben".ljust(16, b".")
+        for peer in (ann, ann, ben):
+            self.connect_now(self.arrive(peer, pool))
+        again = self.arrive(ben, pool)
+        self.open[again.arrival.ticket] = again
+        nonce = list(self.handed)[-1]
+        self.bounce(again, nonce, self.handed[nonce], good=True, may_wait=False)
+
+    def meet(self, one: bytes, other: bytes, pool: str, *, bounced: bool) -> None:
+        """Let two meet in a pool in which nobody else waits that they may meet."""
+        first = self.arrive(one, pool)
+        self.connect_now(first)
+        self.connect_now(self.arrive(other, pool))
+        nonce = list(self.handed)[-1]
+        if not bounced:
+            self.deliver_now(nonce, "written")
+            return
+        again = self.arrive(other, pool)
+        self.open[again.arrival.ticket] = again
+        self.bounce(again, nonce, self.handed[nonce], good=True, may_wait=True)
+        for held in (first, again):
+            self.withdraw_now(held)
+
+    def withdraw_now(self, held: Held) -> None:
+        assert self.rules.withdraw(held.arrival.ticket)
+        held.withdrawn = True
+        del self.open[held.arrival.ticket]
 
     @precondition(lambda self: any(map(self.is_waiting, self.open.values())))
     @rule(bounced=st.booleans())

@@ -96,7 +96,6 @@ MUTANTS = [
         "self._pairs.met(b'', arrival.peer, other, now_ms=now_ms)",
     ),
     (pool, "if places[0] == place:", "if False:"),
-    (pool, "if places[0] == place:", "if True:"),
     (pool, "if self._drop_gone(self._places, peer) and was_head:", "if False:"),
     (
         pool,
@@ -110,7 +109,6 @@ MUTANTS = [
         "if offer.arrival.rematch:\n            self._drop_gone",
         "if False:\n            self._drop_gone",
     ),
-    (pool, "if offer is None or self._places[owner][0] != place:", "if offer is None:"),
     (pool, "elif owner != peer and (met :=", "elif (met :="),
     (pool, "if owner != peer and met is Met.LINKED and", "if owner != peer and"),
     (pool, "linked.append(self._rematch[owner][0])", "linked.append(place)"),

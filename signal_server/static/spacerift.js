@@ -864,7 +864,7 @@ class NativeEnd extends AnyEnd {
       // Some stacks gather before this resolves.
       const set = Promise.resolve(peer.setLocalDescription(made));
       const all = Promise.all([set, gathered(peer, setup.config)]).then(() => {});
-      await within(setup.gather, setup.signal, all, () => {});
+      await within(setup.gather, setup.signal, all, () => noteSilence(setup));
       return described(peer) ?? { type: offer ? "answer" : "offer", sdp: made.sdp ?? "" };
     } catch (error) {
       throw (this.#isEnding ? undefined : closedByBrowser(error)) ?? error;
@@ -1103,7 +1103,7 @@ const links = new Set();
 /** @type {Set<() => void>} ends a request, and says so to the server */
 const inFlight = new Set();
 
-/** @type {Set<(why: "online" | "visible") => void>} what waits is told that the network, or the page's user, is back */
+/** @type {Set<(why: "online" | "visible") => unknown>} what waits is told that the network, or the page's user, is back */
 const wakeUps = new Set();
 
 /** @type {Set<string>} the servers that gave a reply which this page may read */
@@ -1261,7 +1261,8 @@ async function ownCertificates(Connection, rtc) {
 
 /**
  * Resolves when a stranger can use what was gathered: it is all, or there is what the ICE servers are for and nothing
- * new comes. One address of several that does not answer would else hold up everything.
+ * new comes. One address of several that does not answer would else hold up everything. Where none answered the last
+ * time, none is waited for.
  *
  * @param {RTCPeerConnection} peer
  * @param {RTCConfiguration} config
@@ -1269,11 +1270,12 @@ async function ownCertificates(Connection, rtc) {
  */
 function gathered(peer, { iceServers = [] }) {
   const urls = iceServers.flatMap(server => server.urls);
+  const isSilent = silentServers.has(urls.join());
   const needed = urls.some(url => /^turns?:/.test(url)) ? "relay" : "srflx";
   return new Promise(resolve => {
     /** @type {ReturnType<typeof setTimeout> | undefined} */
     let timer;
-    let isEnough = false;
+    let isEnough = isSilent;
     const look = () => peer.iceGatheringState === "complete" && resolve();
     peer.addEventListener("icegatheringstatechange", look);
     peer.addEventListener("icecandidate", ({ candidate }) => {
@@ -1283,6 +1285,15 @@ function gathered(peer, { iceServers = [] }) {
     });
     look();
   });
+}
+
+/** @type {Set<string>} lists of addresses that did not answer in time, until the network changes */
+const silentServers = new Set();
+wakeUps.add(why => why === "online" && silentServers.clear());
+
+/** @param {Setup} setup whose whole time is over without what is needed */
+function noteSilence({ config: { iceServers = [] }, gather }) {
+  if (gather >= GATHER) silentServers.add(iceServers.flatMap(server => server.urls).join());
 }
 
 /**

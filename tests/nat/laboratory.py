@@ -23,7 +23,6 @@ import os
 import re
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -31,8 +30,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, TypeVar
 
-import long_cable
-from long_cable import open_tap
+from long_cable import LongCable, open_tap
 
 SERVER, OTHER = "203.0.113.10", "203.0.113.11"
 SERVER_V6, OTHER_V6 = "2001:db8::10", "2001:db8::11"
@@ -382,30 +380,6 @@ class Laboratory:
             return made
 
         return self.within(namespace, make)
-
-
-class LongCable:
-    """Two ends in two namespaces, and a process between them."""
-
-    def __init__(self, *ends: int) -> None:
-        self._ends = ends
-        self._process: subprocess.Popen[bytes] | None = None
-        self.delay(0, 0)
-
-    def delay(self, udp_ms: float, ms: float) -> None:
-        self._stop()
-        command = [sys.executable, long_cable.__file__, *map(str, self._ends), str(udp_ms), str(ms)]
-        self._process = subprocess.Popen(command, pass_fds=self._ends)
-
-    def close(self) -> None:
-        self._stop()
-        for end in self._ends:
-            os.close(end)
-
-    def _stop(self) -> None:
-        if self._process:
-            self._process.kill()
-            self._process.wait()
 
 
 def up(address: str, number: int) -> str:

@@ -12,6 +12,7 @@ import fcntl
 import os
 import select
 import struct
+import subprocess
 import sys
 import time
 from collections import deque
@@ -26,6 +27,30 @@ def open_tap(name: str) -> int:
     descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
     fcntl.ioctl(descriptor, TUNSETIFF, struct.pack("16sH22x", name.encode(), IFF_TAP | IFF_NO_PI))
     return descriptor
+
+
+class LongCable:
+    """Two ends in two namespaces, and a process between them."""
+
+    def __init__(self, *ends: int) -> None:
+        self._ends = ends
+        self._process: subprocess.Popen[bytes] | None = None
+        self.delay(0, 0)
+
+    def delay(self, udp_ms: float, ms: float) -> None:
+        self._stop()
+        command = [sys.executable, __file__, *map(str, self._ends), str(udp_ms), str(ms)]
+        self._process = subprocess.Popen(command, pass_fds=self._ends)
+
+    def close(self) -> None:
+        self._stop()
+        for end in self._ends:
+            os.close(end)
+
+    def _stop(self) -> None:
+        if self._process:
+            self._process.kill()
+            self._process.wait()
 
 
 def is_udp(frame: bytes) -> bool:

@@ -71,9 +71,11 @@ class Heartbeat:
         if self._notices is not None or self.apply is None:
             return
         with self._lock:
-            if self._notices is None:
-                self._notices = self._store.listen(self._hear)
-                threading.Thread(target=self._run, name="spacerift-heartbeat", daemon=True).start()
+            if self._notices is not None:
+                return
+            self._notices = self._store.listen(self._hear)
+        # Not under the lock, for which the hub could not wait.
+        threading.Thread(target=self._run, name="spacerift-heartbeat", daemon=True).start()
 
     def poll_at(self, shard: int, seconds: float, name: str) -> None:
         """Poll a shard after so many seconds, if this ticket or nonce is open still."""
