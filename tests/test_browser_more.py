@@ -10,7 +10,7 @@ pytest_plugins = ["browser_fixtures"]
 FIND_OTHERS = """([namespace, many]) => {
     tab.mesh = [];
     tab.others = (async () => {
-        while (tab.mesh.length < many) tab.mesh.push(await tab.search("native", { namespace }));
+        while (tab.mesh.length < many) tab.mesh.push(await tab.search("native", { namespace, rematch: false }));
         return tab.mesh.map(link => link.remoteId);
     })();
 }"""
