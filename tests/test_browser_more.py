@@ -10,7 +10,8 @@ pytest_plugins = ["browser_fixtures"]
 FIND_OTHERS = """([namespace, many]) => {
     tab.mesh = [];
     tab.others = (async () => {
-        while (tab.mesh.length < many) tab.mesh.push(await tab.search("native", { namespace, rematch: false }));
+        const options = { namespace, rematch: false };
+        while (tab.mesh.length < many) tab.mesh.push(await tab.search("native", options));
         return tab.mesh.map(link => link.remoteId);
     })();
 }"""

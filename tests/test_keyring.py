@@ -33,7 +33,7 @@ Open = Callable[..., Keyring]
 
 @pytest.fixture(scope="session")
 def vectors(tmp_path_factory: pytest.TempPathFactory) -> tuple[Vector, ...]:
-    return shared_vectors(tmp_path_factory.getbasetemp().parent)
+    return shared_vectors(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture(scope="session")
@@ -310,21 +310,24 @@ def children(pid: int) -> set[int]:
     return found
 
 
-def agents() -> set[str]:
-    """The command lines of the gpg-agents that work in a home of ours."""
-    found = set()
+def traces(pids: set[int]) -> set[str]:
+    """What stays if these processes do not tidy up: their homes for gpg, and the agents that work in them."""
+    names = tuple(f"spacerift-{each}-" for each in pids)
+    homes = (each for folder in ("/dev/shm", "/tmp") for each in Path(folder).glob("spacerift-*/"))
+    return {str(each) for each in homes if each.name.startswith(names)} | {
+        line for line in agents() if any(each in line for each in names)
+    }
+
+
+def agents() -> Iterator[str]:
+    """The command lines of the gpg-agents that run."""
     for entry in Path("/proc").iterdir():
         try:
             line = (entry / "cmdline").read_bytes()
         except (OSError, NotADirectoryError):
             continue
-        if b"gpg-agent" in line and b"spacerift-" in line:
-            found.add(line.decode())
-    return found
-
-
-def homes() -> set[str]:
-    return {str(each) for folder in ("/dev/shm", "/tmp") for each in Path(folder).glob("spacerift-*/")}
+        if b"gpg-agent" in line:
+            yield line.decode()
 
 
 def until(condition: Callable[[], bool], seconds: float = 6) -> None:
@@ -348,32 +351,31 @@ time.sleep(60)
 def test_nothing_is_left_when_the_worker_is_killed(
     number: signal.Signals, private_key: str, tmp_path: Path
 ) -> None:
-    before = homes(), agents()
     path = tmp_path / "key.asc"
     path.write_text(private_key)
     worker = subprocess.Popen([sys.executable, "-c", SIGNING, str(path)], cwd=ROOT, stdout=subprocess.PIPE)
     assert worker.stdout is not None
     assert worker.stdout.readline() == b"ready\n"
     started = children(worker.pid)
-    ours = homes() - before[0], agents() - before[1]
     assert started
-    assert all(ours)
+    pids = started | {worker.pid}
+    assert any("gpg-agent" in each for each in traces(pids))
     worker.send_signal(number)
     worker.wait(10)
     until(lambda: not any(Path(f"/proc/{each}").exists() for each in started))
-    until(lambda: not (homes() & ours[0] or agents() & ours[1]))
+    until(lambda: not traces(pids))
     worker.stdout.close()
 
 
 def test_nothing_is_left_when_it_is_closed(private_key: str) -> None:
-    before = homes(), agents(), children(os.getpid())
+    before = children(os.getpid())
     engine = GnupgEngine(private_key, "open sesame")
     engine.sign("x")
-    ours = homes() - before[0], agents() - before[1]
-    assert all(ours)
+    pids = children(os.getpid()) - before
+    assert any("gpg-agent" in each for each in traces(pids))
     engine.close()
-    until(lambda: not (homes() & ours[0] or agents() & ours[1]))
-    assert children(os.getpid()) <= before[2]
+    until(lambda: not traces(pids))
+    assert children(os.getpid()) <= before
 
 
 def test_verifying_starts_no_agent_and_leaves_no_file(alice: Author) -> None:
@@ -388,13 +390,13 @@ def test_verifying_starts_no_agent_and_leaves_no_file(alice: Author) -> None:
 
 
 def test_a_helper_that_dies_is_replaced(private_key: str, alice: Author) -> None:
-    before, there = children(os.getpid()), (homes(), agents())
+    before = children(os.getpid())
     engine = GnupgEngine(private_key, "open sesame")
     keyring = Keyring(engine, None)
     try:
         (helper,) = (each for each in children(os.getpid()) - before if "helper.py" in command_of(each))
-        ours = homes() - there[0], agents() - there[1]
-        assert all(ours)
+        pids = children(os.getpid()) - before
+        assert any("gpg-agent" in each for each in traces(pids))
         os.kill(helper, signal.SIGKILL)
         until(lambda: not Path(f"/proc/{helper}/exe").exists())
         with pytest.raises(Unavailable):
@@ -402,8 +404,9 @@ def test_a_helper_that_dies_is_replaced(private_key: str, alice: Author) -> None
         assert keyring.verify(keyring.sign("x"), keyring.public_key() or "").text == b"x"
         assert keyring.verify(message(alice), public(alice)).text == TEXT
     finally:
+        pids |= children(os.getpid()) - before
         engine.close()
-    until(lambda: not (homes() & ours[0] or agents() & ours[1]))
+    until(lambda: not traces(pids))
 
 
 def command_of(pid: int) -> str:

@@ -38,7 +38,7 @@ NEVER = re.compile(
 @pytest.fixture(scope="module")
 def vectors(tmp_path_factory: pytest.TempPathFactory) -> tuple[Vector, ...]:
     """What both libraries must refuse, one text of each program's each key, and some of the rest."""
-    found = shared_vectors(tmp_path_factory.getbasetemp().parent)
+    found = shared_vectors(tmp_path_factory.getbasetemp())
     return tuple(
         each
         for place, each in enumerate(found)

@@ -12,6 +12,7 @@ import argparse
 import base64
 import fcntl
 import itertools
+import os
 import pickle
 import re
 import sys
@@ -37,8 +38,12 @@ def all_vectors() -> tuple[Vector, ...]:
     return (*crafted(), *statements(), *by_gpg(), *by_programs())
 
 
-def shared_vectors(folder: Path) -> tuple[Vector, ...]:
-    """All vectors, made once for all processes of one test run, which share this folder."""
+def shared_vectors(base: Path) -> tuple[Vector, ...]:
+    """All vectors, made once for all processes of one test run. Those of an earlier run would be too old.
+
+    base: pytest's folder for this process, which stands in one of the run where there are several.
+    """
+    folder = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     with (folder / "vectors.pickle").open("a+b") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # until it is closed
         file.seek(0)

@@ -191,7 +191,7 @@ class Home:
     def __init__(self) -> None:
         memory = "/dev/shm"
         self.path = tempfile.mkdtemp(
-            prefix="spacerift-", dir=memory if os.access(memory, os.W_OK | os.X_OK) else None
+            prefix=f"spacerift-{os.getpid()}-", dir=memory if os.access(memory, os.W_OK | os.X_OK) else None
         )
         Path(self.path, "gpg-agent.conf").write_text(f"s2k-count {KEY_ROUNDS}\n")
         try:
