@@ -503,7 +503,7 @@ class Look:
         time.sleep(0.3)
         newcomer = self.send(self.offer("newcomer", "ghost"))
         assert newcomer.sock is not None
-        newcomer.sock.settimeout(3)
+        newcomer.sock.settimeout(8)  # whoever is not matched waits; on a busy machine a match takes a while
         demoted = told(newcomer)
         if demoted.type != "DEMOTE":
             return False

@@ -123,8 +123,9 @@ class PionClient:
 
 def _hear(process: subprocess.Popen[str], heard: list[str]) -> None:
     assert process.stdout
-    for line in process.stdout:
-        heard.append(line.strip())
+    with contextlib.suppress(ValueError):  # closed: the test is over
+        for line in process.stdout:
+            heard.append(line.strip())
 
 
 @contextlib.contextmanager
