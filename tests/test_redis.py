@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from live import Call, Reply, Server, free_port
+from live import ROOT, Call, Reply, Server, free_port
 from redis_server import RedisServer, cluster
 from signed_peer import SignedPeer
 
@@ -46,6 +47,46 @@ def pair(running: list[Server], redis: RedisServer) -> list[Server]:
     for server in running:
         until_ready(server)
     return running
+
+
+USER = re.search(r"^ACL SETUSER spacerift (.+)$", (ROOT / "docs/scale-out.md").read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("more", [(), ("-function", "-fcall")], ids=["functions", "scripts"])
+def test_a_user_with_the_documented_rights_is_enough(more: tuple[str, ...]) -> None:
+    assert USER
+    with RedisServer() as redis:
+        redis.call("ACL", "SETUSER", "spacerift", *USER[1].split(), *more)
+        url = redis.url.replace("//", "//spacerift:PASSWORD@")
+        with Server(REDIS_URL=url, **ALONE) as one, Server(REDIS_URL=url, **ALONE) as other:
+            until_ready(one)
+            until_ready(other)
+            with one.offer("alice") as waiting:
+                one.until(waiting=1)
+                bob = {"TYPE": "CONNECT", "FINGERPRINT": "bob", "SIGNAL": "his"}
+                demoted = other.post(bob)
+                assert other.post(bob | {"NONCE": demoted["NONCE"]}).type == "DELIVERED"
+                assert waiting.reply()["SIGNAL"] == "his"
+            name = {"FINGERPRINT": "carol", "REQUEST": "0123456789abcdef" * 2}
+            with one.offer("carol", **name):
+                one.until(waiting=1)
+                assert other.post({"TYPE": "LEAVE", **name}).type == "LEFT"
+                one.until(waiting=0)
+            assert "refuses" not in one.log + other.log
+
+
+@pytest.mark.parametrize("less", [("-info",), ("resetchannels",), ("-set",), ("-@all",)], ids=" ".join)
+def test_a_user_with_fewer_rights_is_refused_and_redis_is_not_away(less: tuple[str, ...]) -> None:
+    assert USER
+    with RedisServer() as redis:
+        redis.call("ACL", "SETUSER", "spacerift", *USER[1].split(), *less)
+        with Server(REDIS_URL=redis.url.replace("//", "//spacerift:PASSWORD@"), **ALONE) as server:
+            assert server.get("/ready")[0] == 503
+            deadline = time.monotonic() + 10
+            while "Redis refuses" not in server.log:
+                assert time.monotonic() < deadline, server.log
+                time.sleep(0.02)
+            assert "is away" not in server.log
 
 
 def until_ready(server: Server) -> None:

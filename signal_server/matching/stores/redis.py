@@ -190,11 +190,12 @@ class RedisStore(Store):
         return [PoolCounts(pool.decode(), *counts) for pool, *counts in rows]
 
     def is_ready(self) -> bool:
-        """A server that can be read and not written is not ready."""
+        """A server that can be read and not written is not ready, nor is one on which we may not publish."""
         try:
             for shard in range(len(self._places) if self._servers.is_cluster else 1):
                 key = key_of(shard, "ready")
                 self._servers.call(key, pack(b"SET", key, b"", b"PX", b"10000"))
+            self._servers.call(key, pack(b"PUBLISH", f"{PREFIX}:ready".encode(), b""))
         except Unavailable:
             return False
         return True

@@ -39,7 +39,7 @@ from .redis_protocol import (
     Unsent,
     pack,
     read_epoch,
-    reason,
+    trouble,
 )
 
 CHUNK: Final = 1 << 18
@@ -316,7 +316,7 @@ class HubConnection:
         self._fail(calls, lambda: away(Unsent))
         if not self._is_down:
             self._is_down = True
-            self._loop.run_callback(gevent.spawn, log.warning, "Redis is away: %s", reason(error))
+            self._loop.run_callback(gevent.spawn, log.warning, trouble(error))
 
     def _fail(self, calls: Iterable[Call], error: Callable[[], SignalError]) -> None:
         for call in calls:

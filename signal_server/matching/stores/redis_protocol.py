@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from redis.exceptions import NoPermissionError, NoScriptError, ResponseError
+from redis.exceptions import AuthenticationError, NoPermissionError, NoScriptError, ResponseError
 
 from ...errors import Unavailable
 
@@ -72,8 +72,14 @@ def read_epoch(connection: Connection) -> bytes:
     return bulk(next(line[7:].strip() for line in info.splitlines() if line.startswith(b"run_id:")))
 
 
-def reason(error: BaseException) -> str:
+def trouble(error: BaseException) -> str:
+    """A line for the log. A server that knows us, and lets us do too little, is not away."""
+    is_refusal = isinstance(error, NoPermissionError | AuthenticationError)
+    return f"Redis {'refuses' if is_refusal else 'is away'}: {_reason(error)}"
+
+
+def _reason(error: BaseException) -> str:
     """The kinds of an error and of what it came from. Their texts may hold an address."""
     cause = error.__cause__ or error.__context__
     name = type(error).__name__
-    return name if cause is None else f"{name} from {reason(cause)}"
+    return name if cause is None else f"{name} from {_reason(cause)}"

@@ -30,7 +30,7 @@ from .redis_protocol import (
     Unsent,
     pack,
     read_epoch,
-    reason,
+    trouble,
 )
 
 MOST_IN_A_PACKET: Final = 256
@@ -136,7 +136,7 @@ class ThreadConnection:
                 left.popleft().finish()
         except LOST as error:
             self._is_down = True
-            log.warning("Redis is away: %s", reason(error))
+            log.warning(trouble(error))
             self._disconnect()
             self._give_up(left)
             self._knock()
