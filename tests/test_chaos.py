@@ -1,4 +1,4 @@
-"""A short run of tests/chaos.py. Longer ones are by hand; see docs/scale-out.md."""
+"""A short run of tests/chaos.py. Longer ones are by hand; see docs/scale-out-proofs.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What several workers and Redis cost, for docs/scale-out.md.
+"""What several workers and Redis cost, for docs/scale-out-proofs.md.
 
     python -m tests.bench.redis_costs            # some minutes
     python -m tests.bench.redis_costs --quick
