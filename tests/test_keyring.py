@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from base64 import b64encode
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -188,13 +189,22 @@ def test_each_bad_setting_is_one_line_without_a_key(
 ) -> None:
     (tmp_path / "bob.asc").write_text("hello")
     unsigned = armour(alice.primary + alice.name(spoil=True), "PUBLIC KEY BLOCK")
+    in_base64 = b64encode(private_key.encode()).decode()
+    neither_keys = "SPACERIFT_TRUSTED_KEYS is neither armoured keys nor a folder that is there"
+    neither_key = "SPACERIFT_PRIVATE_KEY is neither an armoured key nor a file that is there"
     cases: list[tuple[str, dict[str, str]]] = [
-        ("SPACERIFT_TRUSTED_KEYS: cannot read it", {"trusted": "/nonexistent"}),
+        (neither_keys, {"trusted": "/nonexistent"}),
+        (neither_keys, {"trusted": str(tmp_path / "bob.asc")}),
+        (neither_keys, {"trusted": in_base64}),
+        (neither_keys, {"trusted": "a\0b"}),
         ("SPACERIFT_TRUSTED_KEYS: bob.asc: no armoured", {"trusted": str(tmp_path)}),
         ("holds a private key", {"trusted": private_key}),
         (f"the key {alice.fingerprint} is not signed by itself", {"trusted": unsigned}),
         ("not a key that can be used", {"trusted": public(alice).replace("\n\n", "\n\n!!", 1)}),
-        ("SPACERIFT_PRIVATE_KEY: cannot read it", {"private_key": "/nonexistent"}),
+        (neither_key, {"private_key": "/nonexistent"}),
+        (neither_key, {"private_key": in_base64}),
+        (neither_key, {"private_key": "a\0b"}),
+        ("SPACERIFT_PRIVATE_KEY: cannot read it: Is a directory", {"private_key": str(tmp_path)}),
         ("SPACERIFT_PRIVATE_KEY: ", {"private_key": private_key}),
         ("SPACERIFT_PRIVATE_KEY: ", {"private_key": private_key, "passphrase": "wrong"}),
         ("SPACERIFT_PRIVATE_KEY: ", {"private_key": public(alice)}),
@@ -207,6 +217,7 @@ def test_each_bad_setting_is_one_line_without_a_key(
         assert expected in line
         assert "\n" not in line
         assert "BEGIN" not in line
+        assert in_base64[:20] not in line
         assert "wrong" not in line
         assert error.value.__cause__ is None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import re
 import time
@@ -23,6 +24,8 @@ PRIVATE_BLOCK: Final = re.compile(
     r"-----BEGIN PGP PRIVATE KEY BLOCK-----.*?-----END PGP PRIVATE KEY BLOCK-----", re.S
 )
 PRIVATE: Final = "-----BEGIN PGP PRIVATE KEY BLOCK-----"
+
+_NO_PATH: Final = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
 
 
 def open_keyring(
@@ -139,7 +142,7 @@ def _private_text(setting: str) -> str:
     try:
         text = _lines(setting) if "-----BEGIN" in setting else Path(setting).read_text("latin-1")
     except (OSError, ValueError) as error:
-        raise ConfigurationError(f"{name}: cannot read it: {_reason(error)}") from None
+        raise _unreadable(name, "an armoured key nor a file", error) from None
     found = PRIVATE_BLOCK.findall(text)
     if len(found) != 1:
         raise ConfigurationError(
@@ -159,8 +162,8 @@ def _sources(setting: str) -> list[tuple[str, str]]:
     try:
         files = [each for each in sorted(Path(setting).iterdir()) if not each.name.startswith(".")]
         return [(f"{name}: {each.name}", each.read_text("latin-1")) for each in files if each.is_file()]
-    except OSError as error:
-        raise ConfigurationError(f"{name}: cannot read it: {_reason(error)}") from None
+    except (OSError, ValueError) as error:
+        raise _unreadable(name, "armoured keys nor a folder", error) from None
 
 
 def read_keys(source: str, text: str) -> list[Certificate]:
@@ -190,5 +193,8 @@ def _lines(text: str) -> str:
     return text if "\n" in text.strip() else text.replace("\\n", "\n")
 
 
-def _reason(error: Exception) -> str:
-    return (error.strerror or "error") if isinstance(error, OSError) else "not an armoured text"
+def _unreadable(name: str, wanted: str, error: Exception) -> ConfigurationError:
+    """Most often the value was not meant as a path: it is a key in base64, or one whose lines were cut."""
+    if isinstance(error, OSError) and error.errno not in _NO_PATH:
+        return ConfigurationError(f"{name}: cannot read it: {error.strerror or 'error'}")
+    return ConfigurationError(f"{name} is neither {wanted} that is there")
