@@ -16,6 +16,7 @@ from urllib.parse import urlencode
 import pytest
 
 from live import Call, Reply, Server
+from signal_server.http.connection import DRAIN_BYTES
 
 
 def connect(name: str, **extra: object) -> dict[str, object]:
@@ -420,6 +421,25 @@ def test_chunked_bodies_within_the_same_bound(server: Server) -> None:
         assert call.reply()["PARAMETER"] == "SIGNAL"
     with server.call(body=chunked(*[b"x" * 4096] * 100), headers=headers) as call:
         assert call.reply().status == 413
+
+
+def test_a_request_behind_a_body_that_is_not_read_to_its_end_may_come_again(server: Server) -> None:
+    """A proxy sends it on the connection of a client whose body was far too large."""
+    next_body = json.dumps(connect("bob", NAMESPACE="behind")).encode()
+    head = f"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: {len(next_body)}\r\n"
+    behind = f"{head}Content-Type: application/json\r\n\r\n".encode() + next_body
+    large = b"x" * (DRAIN_BYTES + 70_000)
+    with server.offer("alice", NAMESPACE="behind"):
+        server.until(waiting=1)
+        for _ in range(20):
+            with server.call(body=large + behind, headers={"Content-Length": str(len(large))}) as call:
+                assert call.reply().status == 413
+                told = call.reply()
+            if told.status:  # else the connection was closed before it came
+                break
+        assert (told.status, told["RETRY_AFTER"]) == (503, 1)
+        assert server.post(connect("bob", NAMESPACE="behind")).type == "DEMOTE"
+    server.until(waiting=0)
 
 
 @pytest.mark.parametrize(

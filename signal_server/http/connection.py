@@ -12,6 +12,7 @@ import select
 import socket
 import threading
 import time
+import weakref
 import zlib
 from collections.abc import Callable
 from typing import Any, Final
@@ -56,6 +57,9 @@ try:
     _epoll: Any = get_original("select", "epoll")
 except AttributeError:  # macOS, BSD
     _epoll = None
+
+_no_longer_read: weakref.WeakSet[Any] = weakref.WeakSet()
+"""Sockets that `stop_reading` has shut, on which another request may be yet."""
 
 _GONE: Final = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR
 
@@ -217,6 +221,14 @@ class Connection:
         """Can it be told whether the connection is open? A test client's always is."""
         return self._socket is not None or not is_real(self._environ)
 
+    @property
+    def is_ending(self) -> bool:
+        """Was it we who shut it? Then it looks as if the client had left, whoever has sent this request.
+
+        A proxy sends another client's request on a connection that it was not told to give up.
+        """
+        return self._socket is not None and self._socket in _no_longer_read
+
     def is_open(self) -> bool:
         """Is the client still there? A client that closed only its sending half has left."""
         if self._socket is None:
@@ -265,6 +277,7 @@ class Connection:
 
 def stop_reading(connection: Any) -> None:
     """Read nothing more from this socket: an idle connection is closed, a request under way is answered."""
+    _no_longer_read.add(connection)
     _shutdown(connection, socket.SHUT_RD)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from functools import partial, update_wrapper, wraps
+from functools import cache, partial, update_wrapper, wraps
 from html import escape
 from pathlib import Path
 from typing import Final
@@ -110,18 +110,27 @@ class Routes:
         rate = self._settings.address_limit
         if rate is None:
             return lambda view: view
-        limiter = self._limiter = Limiter(self._address, storage_uri="memory://")
-        # An application of its own: in ours, its hooks would cost each request as much as an empty view does,
-        # and it would take the RATELIMIT_ settings of another Limiter for its own.
-        limiter.init_app(Flask("spacerift.limiter"))
+
+        @cache
+        def limiter() -> Limiter:
+            # Not before the first of these requests: it starts a thread. Of one that is there when a server
+            # forks, a worker of uWSGI waits for the end, when it ends itself, and there is none.
+            made = Limiter(self._address, storage_uri="memory://")
+            # An application of its own: in ours, its hooks would cost each request as much as an empty view
+            # does, and it would take the RATELIMIT_ settings of another Limiter for its own.
+            made.init_app(Flask("spacerift.limiter"))
+            return made
 
         def decorate(view: View) -> View:
-            counted = limiter.limit(str(rate))(view)
+            @cache
+            def counted() -> View:
+                limits: Callable[[View], View] = limiter().limit(str(rate))
+                return limits(view)
 
             @wraps(view)
             def limited() -> Response:
                 try:
-                    return counted()
+                    return counted()()
                 except RateLimitExceeded:
                     self._request_log.metrics.limit_hit("get")
                     return _refusal(RateLimited(rate.get_expiry()), self._cors())

@@ -47,6 +47,8 @@ class WsgiDriver:
             get("HTTP_X_REQUEST_ID", ""),
         )
         connection = Connection(environ, self._timers, self._hangups)
+        if connection.is_ending and transaction.refusal is None:
+            transaction.refusal = Unavailable("the connection ends")
         if transaction.refusal is None:
             self._start(transaction, connection)
         self._wait(transaction, connection)
