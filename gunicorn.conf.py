@@ -134,7 +134,9 @@ gunicorn.sock.TCP6Socket.bind = bind_one_family
 
 
 def without_client(record):
-    """gunicorn logs the address and the words of whom it refuses."""
+    """gunicorn logs the address and the words of whom it refuses, and a stack for whom it gives up."""
+    if record.exc_info and isinstance(record.exc_info[1], TimeoutError):
+        return False
     if str(record.msg).startswith("Invalid request from ip="):
         record.msg = "refused what was not HTTP as it should be"
     return True
@@ -174,6 +176,9 @@ NOW = {"drain_seconds": 0}
 
 
 def post_worker_init(worker):
+    from signal_server.http import intake
+
+    intake.install()
     spare_the_collector()
     answer_before_the_end(worker)
     # That Redis is not there is in the log before anybody asks for it.

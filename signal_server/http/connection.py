@@ -28,6 +28,9 @@ Environ = dict[str, Any]
 BODY_SECONDS: Final = 5.0
 """How long a body may take to come in."""
 
+WIRE: Final = 4
+"""A chunked body may be so many times as long on the wire as it may be at all."""
+
 WRITE_SECONDS: Final = 3.0
 """How long an answer may take to go out; see PROTOCOL: what is not known to be written by then is gone."""
 
@@ -156,12 +159,17 @@ class Connection:
         if limit is not None and length > limit:
             raise TooLarge(f"a body has at most {limit} bytes")
         timer = self._timers.after(BODY_SECONDS, self.stop_reading)
+        intake = self._intake()
+        if intake is not None:
+            intake.allow(None if limit is None else WIRE * limit, BODY_SECONDS)
         try:
             body = self._read(length, limit)
         except Exception as exc:
             self._pending = False
             if timer.fired:
                 raise RequestTimeout("the body took too long") from None
+            if intake is not None and intake.ran_out:
+                raise TooLarge("a body is cut into too many pieces") from None
             raise BadRequest("the body is cut short or badly framed") from exc
         finally:
             timer.cancel()
@@ -187,6 +195,9 @@ class Connection:
             return
         self._pending = False
         timer = self._timers.after(BODY_SECONDS, self.stop_reading)
+        intake = self._intake()
+        if intake is not None:
+            intake.allow(DRAIN_BYTES, BODY_SECONDS)
         try:
             ended = len(self._read(-1, DRAIN_BYTES)) <= DRAIN_BYTES
         except Exception:  # noqa: BLE001  it is refused already; see body
@@ -195,6 +206,12 @@ class Connection:
             timer.cancel()
         if not ended or timer.fired:
             self.stop_reading()
+
+    def _intake(self) -> Any:
+        """The `Intake` that gunicorn reads a chunked body through; None under any other server."""
+        request = getattr(getattr(self._environ["wsgi.input"], "reader", None), "req", None)
+        reader = getattr(request, "unreader", None)
+        return reader if hasattr(reader, "allow") else None
 
     def _read(self, length: int, limit: int | None) -> bytes:
         """Read up to `length` bytes, or to the end; one more than `limit` at the most.

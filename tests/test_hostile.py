@@ -1,0 +1,77 @@
+"""What one client can do to the others: short runs of tests/hostile.py, and each bound by itself."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+
+import pytest
+
+from hostile import BODIES, attack, head, quantile
+from live import Call, Server, eventually
+from mutants import Mutant
+
+OFFER = b'{"TYPE":"CONNECT","SIGNAL":"%b"}'
+
+
+@pytest.mark.parametrize("kind", BODIES)
+def test_no_body_keeps_others_waiting(server: Server, kind: str) -> None:
+    seen = attack(server, kind, seconds=0.7)
+    assert not seen.cut
+    assert quantile(seen.work, 0.9) < 0.020
+    assert max(seen.sent) < 12 << 20  # much of which stands in the kernel
+
+
+def chunks(text: bytes, around: int) -> bytes:
+    """One byte a chunk, each with so many bytes around it."""
+    extension = b";" + b"a" * (around - 6) if around > 6 else b""
+    return b"".join(b"1%b\r\n%c\r\n" % (extension, byte) for byte in text) + b"0\r\n\r\n"
+
+
+@pytest.mark.parametrize(("length", "around", "status"), [(30_000, 5, 299), (2000, 200, 413)])
+def test_a_chunked_body_has_a_bound_on_the_wire(quick: Server, length: int, around: int, status: int) -> None:
+    """Four times that of a body."""
+    text = OFFER % (b"s" * length)
+    with Call(
+        quick.port, None, body=b"", headers={"Content-Length": "", "Transfer-Encoding": "chunked"}
+    ) as call:
+        with contextlib.suppress(ConnectionError):
+            call.socket.sendall(chunks(text, around))
+        assert call.reply().status == status
+
+
+def ends_within(client: socket.socket, seconds: float) -> bool:
+    """Does the server end this connection?"""
+    client.settimeout(seconds)
+    try:
+        while client.recv(65536):
+            pass
+    except TimeoutError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
+def test_a_body_that_nobody_wants_has_its_time(server: Server) -> None:
+    with socket.create_connection(("127.0.0.1", server.port)) as client:
+        client.sendall(head("GET /health HTTP/1.1", "Content-Length: 1000000"))
+        assert ends_within(client, 8)
+
+
+def test_who_never_reads_frees_his_place() -> None:
+    """With a second instead of fifteen."""
+    old, new = "REPLY_SECONDS: Final = 15.0", "REPLY_SECONDS: Final = 1.0"
+    with Mutant(file="signal_server/http/intake.py", old=old, new=new).planted(), Server() as server:
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.connect(("127.0.0.1", server.port))
+            client.settimeout(10)
+            started = time.monotonic()
+            with contextlib.suppress(OSError):
+                while time.monotonic() < started + 10:
+                    client.send(head("GET /spacerift.js HTTP/1.1"))
+            assert time.monotonic() < started + 10
+        assert eventually(lambda: server.get("/health")[0] == 200)
+        assert "Traceback" not in server.log
