@@ -95,6 +95,11 @@ SMALL = math.prod(n for n in range(3, 2000, 2) if all(n % d for d in range(3, ma
 """The product of the small primes."""
 
 
+def salt_for(hash_: str) -> bytes:
+    """What goes before all that version 6 hashes: half a digest of anything, here always the same."""
+    return bytes(range(hashlib.new(hash_).digest_size // 2))
+
+
 class Pair(Protocol):
     """A key pair.
 
@@ -152,27 +157,42 @@ def _prime(bits: int) -> int:
 
 @dataclass(frozen=True)
 class Author:
-    """A key that signs: statements of itself, other keys, and messages."""
+    """A key that signs: statements of itself, other keys, and messages. Its version is 4 or 6."""
 
     pair: Pair
     created: int = BORN
+    version: int = 4
 
     @cached_property
     def body(self) -> bytes:
-        return b"\x04" + number(self.created) + bytes((self.pair.algorithm,)) + self.pair.public
+        size = number(len(self.pair.public)) if self.version == 6 else b""
+        start = bytes((self.version,)) + number(self.created) + bytes((self.pair.algorithm,))
+        return start + size + self.pair.public
 
     @cached_property
     def hashed(self) -> bytes:
         """How a key is written where it is signed."""
+        if self.version == 6:
+            return b"\x9b" + number(len(self.body)) + self.body
         return b"\x99" + number(len(self.body), 2) + self.body
 
     @cached_property
     def fingerprint(self) -> str:
-        return hashlib.sha1(self.hashed).hexdigest().upper()
+        hash_ = hashlib.sha256 if self.version == 6 else hashlib.sha1
+        return hash_(self.hashed).hexdigest().upper()
 
     @property
     def id(self) -> bytes:
-        return bytes.fromhex(self.fingerprint[-16:])
+        return (
+            bytes.fromhex(self.fingerprint)[:8] if self.version == 6 else bytes.fromhex(self.fingerprint)[-8:]
+        )
+
+    @property
+    def issuer(self) -> bytes:
+        """The subpacket that names it."""
+        if self.version == 6:
+            return subpacket(33, b"\x06" + bytes.fromhex(self.fingerprint))
+        return subpacket(16, self.id)
 
     def signature(
         self,
@@ -183,17 +203,27 @@ class Author:
         hash_: str = "sha512",
         hashed: bytes = b"",
         unhashed: bytes | None = None,
-        version: int = 4,
+        version: int | None = None,
+        salt: bytes | None = None,
         spoil: bool = False,
     ) -> bytes:
-        """A signature packet over these bytes, with the given subpackets beside the time and the issuer."""
+        """A signature packet over these bytes, with the given subpackets beside the time and the issuer.
+
+        version: the key's own; anything but 6 has the form of version 4.
+        salt: what its hash asks for.
+        """
         identifier = HASHES[hash_][0]
+        version = self.version if version is None else version
+        size = 4 if version == 6 else 2
         area = (subpacket(2, number(created)) if created is not None else b"") + hashed
-        head = bytes((version, kind, self.pair.algorithm, identifier)) + number(len(area), 2) + area
-        digest = hashlib.new(hash_, over + head + b"\x04\xff" + number(len(head))).digest()
+        head = bytes((version, kind, self.pair.algorithm, identifier)) + number(len(area), size) + area
+        salt = (salt_for(hash_) if salt is None else salt) if version == 6 else b""
+        end = bytes((6 if version == 6 else 4, 0xFF)) + number(len(head))
+        digest = hashlib.new(hash_, salt + over + head + end).digest()
         values = self.pair.values(digest, hash_, spoil=spoil)
-        outside = subpacket(16, self.id) if unhashed is None else unhashed
-        return packet(2, head + number(len(outside), 2) + outside + digest[:2] + values)
+        outside = self.issuer if unhashed is None else unhashed
+        salted = bytes((len(salt),)) + salt if version == 6 else b""
+        return packet(2, head + number(len(outside), size) + outside + digest[:2] + salted + values)
 
     # --- its certificate -----------------------------------------------------------------------------------
 
@@ -233,7 +263,7 @@ class Author:
         extra = subpacket(27, bytes((flags,))) + (subpacket(32, back) if back else b"")
         extra += options.pop("hashed", b"")  # type: ignore[operator]
         author = by or self
-        unhashed = subpacket(16, self.id)
+        unhashed = self.issuer
         binding = author.signature(
             BINDING,
             self.hashed + other.hashed,
@@ -247,15 +277,28 @@ class Author:
         return self.signature(kind, self.hashed + other.hashed, **options)  # type: ignore[arg-type]
 
     def certificate(self) -> bytes:
+        """As is usual for its version: a name says what it is for, or a direct signature."""
+        if self.version == 6:
+            return self.primary + self.on_self(DIRECT, hashed=subpacket(27, b"\x03")) + self.name(flags=None)
         return self.primary + self.name()
 
     # --- messages ------------------------------------------------------------------------------------------
 
     def one_pass(
-        self, *, kind: int = 0, hash_: str = "sha512", last: int = 1, id_: bytes | None = None
+        self,
+        *,
+        kind: int = 0,
+        hash_: str = "sha512",
+        last: int = 1,
+        id_: bytes | None = None,
+        salt: bytes | None = None,
     ) -> bytes:
-        start = bytes((3, kind, HASHES[hash_][0], self.pair.algorithm))
-        return packet(4, start + (id_ or self.id) + bytes((last,)))
+        said = bytes((kind, HASHES[hash_][0], self.pair.algorithm))
+        if self.version == 6:
+            salt = salt_for(hash_) if salt is None else salt
+            start = b"\x06" + said + bytes((len(salt),)) + salt
+            return packet(4, start + (id_ or bytes.fromhex(self.fingerprint)) + bytes((last,)))
+        return packet(4, b"\x03" + said + (id_ or self.id) + bytes((last,)))
 
     def on_text(self, text: bytes, *, kind: int = 0, created: int | None = NOW, **options: object) -> bytes:
         return self.signature(kind, text, created=created, **options)  # type: ignore[arg-type]

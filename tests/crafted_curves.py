@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, utils
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, utils
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from crafted import mpi
@@ -58,6 +58,21 @@ class Ed25519:
         if self.algorithm == 27:
             return bytes(signed)
         return mpi(int.from_bytes(signed[:32], "big")) + mpi(int.from_bytes(signed[32:], "big"))
+
+
+class Ed448:
+    """In the form of RFC 9580; the old one was never in wide use."""
+
+    algorithm = 28
+
+    def __init__(self) -> None:
+        self._key = ed448.Ed448PrivateKey.generate()
+        self.public = self._key.public_key().public_bytes_raw()
+
+    def values(self, digest: bytes, hash_: str, *, spoil: bool) -> bytes:
+        signed = bytearray(self._key.sign(digest))
+        signed[10] ^= spoil
+        return bytes(signed)
 
 
 def _oid(identifier: str) -> bytes:

@@ -16,7 +16,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 from functools import cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
@@ -36,6 +36,7 @@ from crafted import (
     packet,
     subpacket,
 )
+from crafted_curves import Ed25519
 from signal_server.openpgp.gnupg import GnupgEngine
 from signal_server.openpgp.keyring import Engine
 from signal_server.openpgp.sequoia import SequoiaEngine
@@ -53,6 +54,7 @@ SPANS = st.sampled_from(
 )
 FLAGS = st.sampled_from([b"\x02", b"\x01", b"\x00", b"", b"\x03\x00", b"\x23", b"\x0c"])
 HASHES = st.sampled_from(["sha256", "sha384", "sha1", "sha224"])
+VERSIONS = st.sampled_from([4, 4, 6])
 TEXTS = st.sampled_from([b"chess", b"", b"a\nb", b" x \t", "名".encode(), b"y" * 300])
 
 T = TypeVar("T")
@@ -93,12 +95,16 @@ class People:
 
 
 @cache
-def people() -> People:
-    return People(*(Author(Rsa(), BORN) for _ in range(3)))
+def people(version: int) -> People:
+    """In version 4 with RSA, which both engines know; in version 6 with what came with it."""
+    return People(*(Author(Ed25519(new=True) if version == 6 else Rsa(), BORN, version) for _ in range(3)))
 
 
 def issuers(author: Author) -> st.SearchStrategy[bytes]:
-    by_id, by_print = subpacket(16, author.id), subpacket(33, b"\x04" + bytes.fromhex(author.fingerprint))
+    by_id, by_print = (
+        subpacket(16, author.id),
+        subpacket(33, bytes((author.version,)) + bytes.fromhex(author.fingerprint)),
+    )
     more = by_print + by_id + subpacket(100, b"x")
     return st.sampled_from([by_print, by_id + by_print, more, b"", subpacket(16, bytes(8))])
 
@@ -112,28 +118,38 @@ def statement(
         created=mostly(draw, BORN, MOMENTS, one_in=3),
         hash_=mostly(draw, "sha512", HASHES),
         hashed=terms(draw) + inside,
-        unhashed=mostly(draw, subpacket(16, author.id), issuers(author)) + outside,
+        unhashed=mostly(draw, author.issuer, issuers(author)) + outside,
+        **odd_form(draw, author),
         spoil=rarely(draw),
     )
 
 
-def some(draw: st.DrawFn, kind: int, over: bytes) -> bytes:
+def odd_form(draw: st.DrawFn, author: Author) -> dict[str, Any]:
+    """Seldom a signature of another version than its key, or with another salt."""
+    found: dict[str, Any] = {}
+    if rarely(draw):
+        found["version"] = 10 - author.version
+    if rarely(draw):
+        found["salt"] = draw(st.binary(max_size=40))
+    return found
+
+
+def some(draw: st.DrawFn, kind: int, over: bytes, by: Author) -> bytes:
     count = mostly(draw, 1, st.sampled_from([2, 3]), one_in=3)
-    return b"".join(statement(draw, kind, over, people().alice) for _ in range(count))
+    return b"".join(statement(draw, kind, over, by) for _ in range(count))
 
 
-def certificate(draw: st.DrawFn) -> bytes:
-    who = people()
+def certificate(draw: st.DrawFn, who: People) -> bytes:
     alice, sub = who.alice, who.sub
     whole = alice.primary
-    if draw(st.integers(0, 3)) == 0:
-        whole += some(draw, DIRECT, alice.hashed)
+    if draw(st.integers(0, 3)) == 0 or (alice.version == 6 and not rarely(draw)):
+        whole += some(draw, DIRECT, alice.hashed, alice)
     if rarely(draw):
         whole += statement(draw, REVOKE_KEY, alice.hashed, draw(st.sampled_from([alice, who.other])))
     for place in range(mostly(draw, 1, st.sampled_from([2, 3, 0]), one_in=3)):
         text = f"name {place}".encode()
         over = alice.hashed + b"\xb4" + number(len(text)) + text
-        whole += packet(13, text) + some(draw, draw(st.integers(0x10, 0x13)), over)
+        whole += packet(13, text) + some(draw, draw(st.integers(0x10, 0x13)), over, alice)
         if rarely(draw):
             whole += statement(draw, REVOKE_NAME, over, alice)
         if rarely(draw):
@@ -141,14 +157,13 @@ def certificate(draw: st.DrawFn) -> bytes:
     over = alice.hashed + sub.hashed
     whole += packet(14, sub.body)
     for _ in range(mostly(draw, 1, st.sampled_from([2, 3, 0]), one_in=4)):
-        whole += binding(draw, over)
+        whole += binding(draw, over, who)
     if rarely(draw):
         whole += statement(draw, REVOKE_SUBKEY, over, alice)
     return whole
 
 
-def binding(draw: st.DrawFn, over: bytes) -> bytes:
-    who = people()
+def binding(draw: st.DrawFn, over: bytes, who: People) -> bytes:
     backs = b""
     for _ in range(mostly(draw, 1, st.sampled_from([0, 2]), one_in=20)):
         back = who.sub.signature(
@@ -167,7 +182,7 @@ def binding(draw: st.DrawFn, over: bytes) -> bytes:
 @st.composite
 def cases(draw: st.DrawFn) -> Vector:
     """A key and a message. `text` is what was signed, whether the two hold or not."""
-    who = people()
+    who = people(draw(VERSIONS))
     author, text = draw(st.sampled_from([who.alice, who.sub])), draw(TEXTS)
     message = author.message(
         text,
@@ -176,21 +191,23 @@ def cases(draw: st.DrawFn) -> Vector:
         hash_=mostly(draw, "sha512", HASHES),
         created=mostly(draw, NOW, MOMENTS, one_in=3),
         hashed=mostly(draw, b"", span(3)) + mostly(draw, b"", strange(), one_in=3),
-        unhashed=mostly(draw, subpacket(16, author.id), issuers(author)),
+        unhashed=mostly(draw, author.issuer, issuers(author)),
+        **odd_form(draw, author),
         spoil=rarely(draw),
     )
-    return vector("by chance", message, certificate(draw), text)
+    return vector("by chance", message, certificate(draw, who), text, who)
 
 
-def vector(name: str, message: bytes, key: bytes, text: bytes) -> Vector:
+def vector(name: str, message: bytes, key: bytes, text: bytes, who: People) -> Vector:
     blocks = armour(message), armour(key, "PUBLIC KEY BLOCK")
-    return Vector(name, *blocks, text, people().alice.fingerprint, is_flip=True)
+    alice = who.alice
+    return Vector(name, *blocks, text, alice.fingerprint, is_flip=True, is_new=alice.version == 6)
 
 
 @st.composite
 def rubbish(draw: st.DrawFn) -> Vector:
     """A sound message or key, of which pieces were changed, moved or cut."""
-    who = people()
+    who = people(draw(VERSIONS))
     sub = draw(st.booleans())
     message = (who.sub if sub else who.alice).message(b"chess")
     key = who.alice.certificate() + who.alice.subkey(who.sub)
@@ -213,7 +230,7 @@ def rubbish(draw: st.DrawFn) -> Vector:
                 st.sampled_from([b"\xff\xff\xff\xff", bytes(4), b"\xff\x00\x00\x00"])
             )
     message, key = (message, bytes(data)) if is_key else (bytes(data), key)
-    return vector("rubbish", message, key, b"chess")
+    return vector("rubbish", message, key, b"chess", who)
 
 
 def hunt(engines: dict[str, Engine], *, examples: int, start: int, counts: Counter[str]) -> None:

@@ -13,11 +13,12 @@ import pysequoia
 import pytest
 from click.testing import Result
 
-from crafted import BORN, NOW, REVOKE_KEY, Author, Rsa, armour, subpacket
-from crafted_curves import Ecdsa, Ed25519
+from crafted import BORN, NOW, REVOKE_KEY, Author, Rsa, armour, packet, subpacket
+from crafted_curves import Ecdsa, Ed448, Ed25519
 from live import ROOT
 from signal_server.app import create_app
-from signal_server.errors import Untrusted
+from signal_server.errors import ConfigurationError, Untrusted
+from signal_server.openpgp.certificate import NEEDS_SEQUOIA
 from signal_server.openpgp.keyring import Keyring
 from signal_server.openpgp.sequoia import SequoiaEngine
 from signal_server.openpgp.trust import open_keyring
@@ -57,7 +58,13 @@ def with_many_names(alice: Author) -> bytes:
     return alice.certificate() + b"".join(alice.name(f"name {number}") for number in range(24))
 
 
-@pytest.mark.parametrize("make", [prolonged, poisoned, with_many_names])
+def stated_directly(alice: Author) -> bytes:
+    """No name says what it is for; and somebody put a newer statement beside the one that does."""
+    false = alice.on_self(0x1F, hashed=subpacket(27, b"\x01"), created=NOW - 600, spoil=True)
+    return alice.primary + false + alice.on_self(0x1F, hashed=MAY) + alice.name(flags=None)
+
+
+@pytest.mark.parametrize("make", [prolonged, poisoned, with_many_names, stated_directly])
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_key_is_the_same_among_the_trusted_and_by_itself(
     engine: str, make: Callable[[Author], bytes], alice: Author
@@ -65,7 +72,7 @@ def test_a_key_is_the_same_among_the_trusted_and_by_itself(
     key, message = block(make(alice)), armour(alice.message(TEXT))
     with open_keyring(openpgp=engine, trusted_keys=key, private_key=None, passphrase=None) as keyring:
         assert keyring.verify(message, block(alice.certificate())).text == TEXT
-        assert [each.state(time.time()) for each in (keyring.trusted or {}).values()] == ["good"]
+        assert [keyring.state(each) for each in (keyring.trusted or {}).values()] == ["good"]
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -132,15 +139,15 @@ def spacerift(*arguments: str, given: str | None = None, **settings: object) -> 
 def odd_keys() -> dict[str, str]:
     """Keys that are refused, by what `keys import` must say of them."""
     alice = Author(Rsa())
-    weak, new, strange = Author(Ecdsa("P-384")), Author(Ed25519(new=True)), Author(Ecdsa("secp256k1"))
-    version_6 = pysequoia.Tsk.generate("six", profile=pysequoia.Profile.RFC9580).extract_certificate()
+    weak, strange = Author(Ecdsa("P-384")), Author(Ecdsa("secp256k1"))
+    six = Author(Ed25519(new=True), version=6)
     return {
         "key without a name": block(alice.primary),
+        "key without a direct signature": block(six.primary + six.name()),
         "hash of the self-signature": block(weak.primary + weak.name(hash_="sha256")),
         "is not signed by itself": block(alice.primary + alice.name(spoil=True)),
-        "key algorithm": block(new.certificate()),
-        "key algorithm ": block(strange.certificate()),
-        "key version": str(version_6),
+        "key algorithm": block(strange.certificate()),
+        "key version": block(packet(6, b"\x05" + six.body[1:]) + six.name()),
         "key size": block(Author(Rsa(1024)).certificate()),
         "critical subpacket": block(
             alice.primary + alice.name(hashed=subpacket(20, b"\x80" + bytes(4) + b"\1\0\0a", critical=True))
@@ -152,8 +159,10 @@ def odd_keys() -> dict[str, str]:
 def test_keys_import_says_what_is_wrong_with_a_key(engine: str, tmp_path: Path) -> None:
     for words, key in odd_keys().items():
         done = spacerift("keys", "import", "-", given=key, TRUSTED_KEYS=tmp_path, OPENPGP=engine)
+        if engine == "gnupg" and "direct" in words:
+            words = "needs sequoia"
         assert done.exit_code != 0
-        assert words.strip() in done.output
+        assert words in done.output
         assert done.output.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
 
@@ -192,6 +201,91 @@ def test_doctor_tells_of_trusted_keys_that_may_not_sign(engine: str, tmp_path: P
     assert good.fingerprint not in line
 
 
+# --- what came with RFC 9580 -------------------------------------------------------------------------------
+
+
+def new_keys() -> dict[str, Author]:
+    return {
+        "version 6": Author(Ed25519(new=True), version=6),
+        "RSA of version 6": Author(Rsa(), version=6),
+        "Ed25519 in its new form": Author(Ed25519(new=True)),
+        "Ed448": Author(Ed448()),
+    }
+
+
+def test_sequoia_trusts_new_keys_by_their_whole_fingerprints(tmp_path: Path) -> None:
+    settings = {"TRUSTED_KEYS": tmp_path, "OPENPGP": "sequoia"}
+    made = new_keys()
+    for author in made.values():
+        done = spacerift("keys", "import", "-", given=block(author.certificate()), **settings)
+        assert done.exit_code == 0, done.output
+        assert author.fingerprint in done.output
+        assert (tmp_path / f"{author.fingerprint}.asc").exists()
+    listed = json.loads(spacerift("keys", "list", "--json", **settings).output)
+    assert {each["fingerprint"] for each in listed} == {each.fingerprint for each in made.values()}
+    assert {len(each["fingerprint"]) for each in listed} == {40, 64}
+    assert {each["state"] for each in listed} == {"good"}
+    stranger = Author(Ed25519(new=True), version=6)
+    with open_keyring(
+        openpgp="sequoia", trusted_keys=str(tmp_path), private_key=None, passphrase=None
+    ) as keyring:
+        for author in made.values():
+            signed = keyring.verify(armour(author.message(TEXT)), block(author.certificate()))
+            assert (signed.text, signed.fingerprint) == (TEXT, author.fingerprint)
+        with pytest.raises(Untrusted) as refusal:
+            keyring.verify(armour(stranger.message(TEXT)), block(stranger.certificate()))
+    assert refusal.value.reason == "not a trusted key"
+
+
+def test_gnupg_says_that_a_new_key_needs_sequoia(tmp_path: Path) -> None:
+    old = Author(Rsa())
+    (tmp_path / "old.asc").write_text(block(old.certificate()))
+    for name, author in new_keys().items():
+        key = block(author.certificate())
+        done = spacerift("keys", "import", "-", given=key, TRUSTED_KEYS=tmp_path, OPENPGP="gnupg")
+        assert done.exit_code != 0, name
+        assert done.output.rstrip().endswith(f"the key {author.fingerprint} cannot be used: needs sequoia")
+        with open_keyring(openpgp="gnupg", trusted_keys=None, private_key=None, passphrase=None) as keyring:
+            with pytest.raises(Untrusted) as refusal:
+                keyring.verify(armour(author.message(TEXT)), key)
+            assert refusal.value.reason == "needs sequoia"
+            assert keyring.verify(armour(old.message(TEXT)), block(old.certificate())).text == TEXT
+    assert [each.name for each in tmp_path.iterdir()] == ["old.asc"]
+
+
+def test_doctor_tells_of_keys_that_gnupg_could_not_use(tmp_path: Path) -> None:
+    old, six, sub = Author(Rsa()), Author(Ed25519(new=True), version=6), Author(Ed25519(new=True))
+    mixed = old.primary + old.name(flags=1) + old.subkey(sub)  # an old key that signs with a new one
+    (tmp_path / "six.asc").write_text(block(six.certificate()))
+    (tmp_path / "mixed.asc").write_text(block(mixed))
+    settings = {"SIGNATURES": "required", "TRUSTED_KEYS": tmp_path}
+
+    def line(engine: str) -> str:
+        told = spacerift("doctor", OPENPGP=engine, **settings).output.splitlines()
+        return next(each for each in told if "trusted keys" in each)
+
+    told = line("sequoia")
+    assert f"with gnupg, {six.fingerprint} cannot be used: needs sequoia" in told
+    assert f"with gnupg, {old.fingerprint} may not sign: needs sequoia" in told
+    (tmp_path / "six.asc").unlink()
+    assert f"{old.fingerprint}: needs sequoia" in line("gnupg")
+
+
+def test_a_new_private_key_signs_with_sequoia_and_is_refused_by_gnupg() -> None:
+    for cipher_suite in (pysequoia.CipherSuite.Cv25519, pysequoia.CipherSuite.RSA2k):
+        secret = pysequoia.Tsk.generate(
+            "server", profile=pysequoia.Profile.RFC9580, cipher_suite=cipher_suite
+        )
+        private_key = str(secret)
+        with open_keyring(
+            openpgp="sequoia", trusted_keys=None, private_key=private_key, passphrase=None
+        ) as keyring:
+            signed = keyring.verify(keyring.sign("x"), keyring.public_key() or "")
+            assert signed.fingerprint == secret.extract_certificate().fingerprint.upper()
+        with pytest.raises(ConfigurationError, match=r"SPACERIFT_PRIVATE_KEY: .*needs sequoia"):
+            open_keyring(openpgp="gnupg", trusted_keys=None, private_key=private_key, passphrase=None)
+
+
 # --- the words ---------------------------------------------------------------------------------------------
 
 
@@ -207,4 +301,4 @@ def test_every_reason_stands_in_the_document() -> None:
     document = (ROOT / "docs" / "signatures.md").read_text()
     table = document.split("| reason |")[1].split("\n\n")[0]
     told = {word for row in table.splitlines()[2:] for word in re.findall(r"`([^`]+)`", row.split("|")[1])}
-    assert said - {"sequoia: ", "refused"} == told
+    assert said - {"sequoia: ", "refused"} | {NEEDS_SEQUOIA} == told

@@ -15,10 +15,11 @@ const offered = '{"TYPE":"CONNECT","NAMESPACE":"chess","SIGNAL":"v=0","TIME":1}'
  * @param {string} message
  * @param {string} key
  * @param {string | null} text - null: it must be refused
+ * @param {boolean} isNew - it came with RFC 9580, and gpg is not asked
  */
-function vector(name, message, key, text) {
+function vector(name, message, key, text, isNew = false) {
   const base64 = text === null ? null : Buffer.from(text).toString("base64");
-  process.stdout.write(JSON.stringify({ name, message, key, text: base64 }) + "\n");
+  process.stdout.write(JSON.stringify({ name, message, key, text: base64, isNew }) + "\n");
 }
 
 // --- kbpgp -------------------------------------------------------------------------------------------------
@@ -128,14 +129,27 @@ async function byOpenpgp() {
   vector("openpgp.js expired since", before, old.publicKey.armor(), null);
   const { publicKey: revoked } = await openpgp.revokeKey({ key: privateKey, format: "object" });
   vector("openpgp.js revoked", await by({}), revoked.armor(), null);
+  const config = { v6Keys: true };
   for (const [name, options] of Object.entries({
     "new Ed25519": { type: "curve25519" },
-    "version 6": { type: "curve25519", config: { v6Keys: true } },
-    Ed448: { type: "curve448" },
+    "new Ed448": { type: "curve448" },
+    "version 6 Ed25519": { type: "curve25519", config },
+    "version 6 Ed448": { type: "curve448", config },
+    "version 6 RSA": { type: "rsa", rsaBits: 2048, config },
+    "version 6 P-256": { type: "ecc", curve: "nistP256", config },
+    "version 6 P-521": { type: "ecc", curve: "nistP521", config },
+    "version 6 with subkeys": { type: "curve25519", subkeys: [{ sign: true }, {}], config },
   })) {
     const pair = await generate(options);
+    for (const text of texts) {
+      const signed = await openpgp.sign({ message: await binary(text), signingKeys: pair.privateKey, config: plain });
+      vector(`openpgp.js ${name}: ${text.slice(0, 20)}`, signed, pair.publicKey.armor(), text, true);
+    }
+    const { publicKey: dead } = await openpgp.revokeKey({ key: pair.privateKey, format: "object" });
     const signed = await openpgp.sign({ message, signingKeys: pair.privateKey, config: plain });
-    vector(`openpgp.js ${name}`, signed, pair.publicKey.armor(), null);
+    vector(`openpgp.js ${name}, revoked`, signed, dead.armor(), null, true);
+    const both = await openpgp.sign({ message, signingKeys: [pair.privateKey, privateKey], config: plain });
+    vector(`openpgp.js ${name}, by two`, both, pair.publicKey.armor(), null, true);
   }
 }
 

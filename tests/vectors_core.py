@@ -38,6 +38,7 @@ class Vector:
         text: what must be read from it; None if it must be refused.
         signer: the primary fingerprint that must be told.
         is_flip: it may be refused, but nothing else may be read from it.
+        is_new: it came with RFC 9580. gpg is not asked about what Sequoia takes of that.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Vector:
     text: bytes | None
     signer: str | None = None
     is_flip: bool = False
+    is_new: bool = False
 
 
 def key_armour(data: bytes) -> str:

@@ -94,6 +94,8 @@ def _by_gpg(gpg: Gpg) -> Iterator[Vector]:
         "a policy": ["--sig-policy-url=https://example.invalid"],
         "a sender": ["--sender=alice@example.invalid"],
         "will expire": ["--default-sig-expire=1d"],
+        "its key inside": ["--include-key-block"],
+        "a key server": ["--sig-keyserver-url=https://keys.example.invalid"],
     }.items():
         yield Vector(f"gpg {name}", gpg.sign(alice, TEXT, *options), own, TEXT, alice)
 

@@ -13,6 +13,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -142,10 +143,35 @@ def by_pysequoia() -> Iterator[Vector]:
     signer, public = key()
     yield one("pysequoia clear", pysequoia.sign(signer, TEXT, mode=modes.CLEAR), public)
     yield one("pysequoia detached", pysequoia.sign(signer, TEXT, mode=modes.DETACHED), public)
-    secret = pysequoia.Tsk.generate(WHO, profile=pysequoia.Profile.RFC9580)
-    message = pysequoia.sign(secret.signer(), TEXT)
-    yield one("pysequoia version 6", message, str(secret.extract_certificate()))
+    yield from _new()
     yield from _prolonged()
+
+
+def _new() -> Iterator[Vector]:
+    """Keys of version 6, some without a name: RFC 9580 asks for none."""
+    for suite in ("Cv25519", "Cv448", "P256", "P384", "P521", "RSA2k"):
+        cipher_suite = getattr(pysequoia.CipherSuite, suite)
+        for names in ([WHO], []):
+            secret = pysequoia.Tsk.generate(
+                *names, profile=pysequoia.Profile.RFC9580, cipher_suite=cipher_suite
+            )
+            signer, public = secret.signer(), str(secret.extract_certificate())
+            name = f"pysequoia version 6 {suite}{'' if names else ', no name'}"
+            for vector in told(name, lambda text, by=signer: pysequoia.sign(by, text), public):  # type: ignore[misc]
+                yield replace(vector, is_new=True)
+    old = pysequoia.Tsk.generate(
+        WHO, profile=pysequoia.Profile.RFC4880, cipher_suite=pysequoia.CipherSuite.Cv448
+    )
+    message, key = pysequoia.sign(old.signer(), TEXT), str(old.extract_certificate())
+    yield replace(one("pysequoia Ed448 of version 4", message, key, TEXT), is_new=True)
+    other = pysequoia.Tsk.generate(WHO, profile=pysequoia.Profile.RFC9580)
+    message = pysequoia.sign(other.signer(), TEXT)
+    yield replace(one("pysequoia version 6 by another", message, public), is_new=True)
+    post_quantum = pysequoia.Tsk.generate(
+        WHO, profile=pysequoia.Profile.RFC9580, cipher_suite=pysequoia.CipherSuite.MLDSA65_Ed25519
+    )
+    message = pysequoia.sign(post_quantum.signer(), TEXT)
+    yield one("pysequoia ML-DSA", message, str(post_quantum.extract_certificate()))
 
 
 def _prolonged() -> Iterator[Vector]:
@@ -309,7 +335,7 @@ def read_lines(lines: bytes) -> Iterator[Vector]:
     for line in lines.splitlines():
         made = json.loads(line)
         text = None if made["text"] is None else base64.b64decode(made["text"])
-        yield Vector(made["name"], made["message"], made["key"], text)
+        yield Vector(made["name"], made["message"], made["key"], text, is_new=made.get("isNew", False))
 
 
 def by_javascript() -> Iterator[Vector]:

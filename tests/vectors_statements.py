@@ -214,7 +214,6 @@ def _flags(alice: Author, sub: Author) -> Iterator[Vector]:
         binding = alice.on_subkey(sub, 0x18, hashed=said + back)
         yield vector(f"a subkey with flags {flags.hex()}", sub, key + binding, good=good, of=alice)
     silent = alice.name(flags=None)
-    direct = alice.on_self(DIRECT, hashed=subpacket(27, b"\x03"))
     yield vector(
         "flags not signed",
         alice,
@@ -224,12 +223,53 @@ def _flags(alice: Author, sub: Author) -> Iterator[Vector]:
     yield vector(
         "one name of two says that it may sign", alice, alice.primary + silent + alice.name("y"), good=True
     )
-    yield vector(
-        "only the direct statement says that it may sign", alice, alice.primary + direct + silent, good=False
-    )
+    yield from _directly(alice, sub)
     no = alice.on_self(DIRECT, hashed=subpacket(27, b"\x01"))
     yield vector(
         "the direct statement says that it may not", alice, alice.primary + no + alice.name(), good=False
+    )
+
+
+def _directly(alice: Author, sub: Author) -> Iterator[Vector]:
+    """A direct signature says what no name does."""
+    may, may_not = subpacket(27, b"\x03"), subpacket(27, b"\x01")
+    ran_out, lasting = subpacket(9, number(DAY // 2)), subpacket(9, number(9 * DAY))
+    silent, later = alice.name(flags=None), {"created": NOW - HOUR}
+    direct = alice.on_self(DIRECT, hashed=may)
+    mute, barred = (alice.on_self(DIRECT, hashed=may_not, created=at) for at in (BORN, NOW - HOUR))
+    brief = alice.on_self(DIRECT, hashed=may + subpacket(3, number(60)))
+    for what, key, good in (
+        ("may sign", direct + silent, True),
+        ("may sign, and two names are silent", direct + silent + alice.name("y", flags=None), True),
+        ("may sign, and will expire", alice.on_self(DIRECT, hashed=may + lasting) + silent, True),
+        ("may sign, and has expired", alice.on_self(DIRECT, hashed=may + ran_out) + silent, False),
+        ("may sign, and the name has expired", direct + alice.name(flags=None, hashed=ran_out), False),
+        ("may not sign", mute + silent, False),
+        ("may not sign, then it may", mute + alice.on_self(DIRECT, hashed=may, **later) + silent, True),
+        ("may sign, then it may not", direct + barred + silent, False),
+        ("may sign, a name says that it may not", direct + alice.name(flags=1), False),
+        ("may sign, one of two names says so", direct + silent + alice.name("y"), True),
+        ("may sign, with sha1", alice.on_self(DIRECT, hashed=may, hash_="sha1") + silent, False),
+        ("may sign, as nobody signed", alice.on_self(DIRECT, hashed=may, spoil=True) + silent, False),
+        ("may sign, by another's word", sub.signature(DIRECT, alice.hashed, hashed=may) + silent, False),
+        ("may sign, without a name", direct, False),
+        ("may sign, a day ahead", alice.on_self(DIRECT, hashed=may, created=NOW + DAY) + silent, False),
+        ("may sign, for a while", brief + silent, False),
+        ("is silent, and so is the name", alice.on_self(DIRECT) + silent, False),
+    ):  # fmt: skip
+        yield vector(f"the key itself {what}", alice, alice.primary + key, good=good)
+    early = alice.primary + alice.on_self(DIRECT, hashed=may, **later) + silent
+    yield vector("the key itself may sign since", alice, early, good=False, created=NOW - 2 * HOUR)
+    bound = alice.subkey(sub)
+    yield vector(
+        "by a subkey, the key itself may sign",
+        sub,
+        alice.primary + direct + silent + bound,
+        good=True,
+        of=alice,
+    )
+    yield vector(
+        "by a subkey, the key itself may not", sub, alice.primary + mute + silent + bound, good=True, of=alice
     )
 
 
@@ -252,7 +292,7 @@ def _subpackets(alice: Author, sub: Author) -> Iterator[Vector]:
         33: (b"\x04" + bytes.fromhex(alice.fingerprint), [b"", b"\x04", b"\x06" + bytes(32)]),
         35: (b"\x04" + bytes(20), [b"", b"\x04"]),
         37: (b"", [b"\x00", bytes(32)]),
-        38: (None, [b"", b"\x00", b"\x00" + alice.certificate()]),
+        38: (b"\x00" + sub.certificate(), [b"", b"\x00", b"\x01" + alice.certificate()]),
         39: (b"\x09\x02", [b"\x09"]),
         60: (b"anything", []),
         99: (b"", []),
@@ -338,8 +378,5 @@ def _subkeys_beside(alice: Author) -> Iterator[Vector]:
     key = alice.certificate() + alice.subkey(strange)
     yield vector("beside a secp256k1 subkey that signs", alice, key, good=True)
     yield vector("by a secp256k1 subkey", strange, key, good=False)
-    new = Author(Ed25519(new=True))
-    key = alice.certificate() + alice.subkey(new)
+    key = alice.certificate() + alice.subkey(Author(Ed25519(new=True)))
     yield vector("beside a subkey of new Ed25519", alice, key, good=True)
-    yield vector("by a subkey of new Ed25519", new, key, good=False)
-    yield vector("new Ed25519", new, new.certificate(), good=False)

@@ -1,1 +1,1 @@
-"""What an operator asks: `flask spacerift …`; and the command that serves, `spacerift`."""
+"""`flask spacerift …`: what an operator asks."""

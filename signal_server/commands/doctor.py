@@ -7,7 +7,6 @@ import importlib.util
 import os
 import resource
 import shutil
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,8 +116,9 @@ def _trusted_keys(server: Any) -> Iterator[Finding]:
     settings = server.settings
     if settings.signatures == "off" or settings.trusted_keys is None:
         return
-    trusted = server.signatures.keyring.trusted
-    states = {fingerprint: each.state(time.time()) for fingerprint, each in trusted.items()}
+    keyring = server.signatures.keyring
+    trusted = keyring.trusted
+    states = {fingerprint: keyring.state(each) for fingerprint, each in trusted.items()}
     words = [f"{fingerprint}: {state}" for fingerprint, state in states.items() if state != "good"]
     words += refused_by_the_other(settings.openpgp, settings.trusted_keys)
     if words:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -51,12 +50,12 @@ def import_(file: Any) -> None:
         with open_keyring(
             openpgp=_settings().openpgp, trusted_keys=text, private_key=None, passphrase=None
         ) as keyring:
-            found = list((keyring.trusted or {}).values())
+            found = [(each, keyring.state(each)) for each in (keyring.trusted or {}).values()]
     except ConfigurationError as error:
         raise click.ClickException(str(error).replace("SPACERIFT_TRUSTED_KEYS", file.name)) from None
-    for each in found:
+    for each, state in found:
         (folder / f"{each.fingerprint}.asc").write_text(each.armoured())
-        click.echo(f"trusted   {each.fingerprint}  {each.state(time.time()):12}  {each.name}")
+        click.echo(f"trusted   {each.fingerprint}  {state:12}  {each.name}")
     click.echo("A running server reads the folder when gunicorn gets a SIGHUP.")
 
 
@@ -99,7 +98,7 @@ def _rows(settings: Settings) -> list[tuple[str, str, str, str]]:
         own = keyring.public_key()
         found = [("server", each) for each in read_keys("SPACERIFT_PRIVATE_KEY", own)] if own else []
         found += [("trusted", each) for each in (keyring.trusted or {}).values()]
-    return [(role, each.fingerprint, each.state(time.time()), each.name) for role, each in found]
+        return [(role, each.fingerprint, keyring.state(each), each.name) for role, each in found]
 
 
 def _settings() -> Settings:

@@ -1,44 +1,27 @@
-"""One public key with its names and subkeys, cut down to what one signature needs."""
+"""One public key with its names and subkeys, and what it allows: cut down to what one signature needs."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Final, NamedTuple
 
 from ..errors import Untrusted
-from .armour import PUBLIC_KEY_BLOCK, armour, dearmour
-from .packets import (
+from .armour import PUBLIC_KEY_BLOCK, armour
+from .key_packet import Key, read_key, scheme_of
+from .packets import PUBLIC_SUBKEY, SIGNATURE, USER_ID, Packet
+from .signature_packet import (
     EMBEDDED,
     END_OF_TIME,
     EXPIRES,
     KEY_EXPIRES,
     KEY_FLAGS,
     PRIMARY_NAME,
-    PUBLIC_KEY,
-    PUBLIC_SUBKEY,
-    SIGNATURE,
     SUBKEY_BINDING,
-    USER_ATTRIBUTE,
-    USER_ID,
-    Key,
-    Packet,
     Signature,
-    Subpacket,
-    read_key,
-    read_packets,
     read_signature,
-    scheme_of,
 )
-
-MAX_ARMOURED: Final = 16 * 1024
-"""Of a `PUBLIC_KEY`, in characters."""
-
-KEPT: Final = 256
-"""Keys that were read, for when they come again: it takes longer than to verify with one."""
 
 CLOCK_SECONDS: Final = 60
 """How far a signer's clock may be ahead of ours."""
@@ -48,13 +31,11 @@ BACKSIG: Final = 0x19
 DIRECT: Final = 0x1F
 KEY_REVOCATION: Final = 0x20
 SUBKEY_REVOCATION: Final = 0x28
-NAME_REVOCATION: Final = 0x30
-ON_NAMES: Final = (*CERTIFICATIONS, 0x16, NAME_REVOCATION)
-"""Signatures that stand behind a name, and others do not. 0x16: whose certifications are welcome."""
-
-REVOCATIONS: Final = (KEY_REVOCATION, SUBKEY_REVOCATION, NAME_REVOCATION)
 
 MAY_SIGN: Final = 0x02
+
+NEEDS_SEQUOIA: Final = "needs sequoia"
+"""Why gpg is not asked about what came with RFC 9580."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +79,9 @@ class Certificate:
     What other people certified is left out, and so is what was signed with a broken hash. Of what the key
     says of one name or one subkey the newest counts, as for all programs. A revocation stays for good.
     But every name is heard, and the key itself: where one forbids (it has expired, it may not sign), it does
-    not help that another allows, because programs differ in which of them they ask.
+    not help that another allows, because programs differ in which of them they ask. A key of version 4 speaks
+    by a name, and by a direct signature if no name says what it is for; one of version 6 by a direct
+    signature alone, as RFC 9580, 10.1.1, has it.
 
     Attributes:
         components: the primary key, and its names and subkeys.
@@ -160,8 +143,8 @@ class Certificate:
     def cut(self, signer: Key, *, signed_at: float, now: float) -> bytes:
         """What the verification of one signature needs, if the certificate allows that signature.
 
-        It is one name with one statement and, if a subkey signs, that subkey with one: of several, each
-        engine would choose by a rule of its own.
+        It is one name with one statement, or one direct signature; and, if a subkey signs, that subkey with
+        one. Of several, each engine would choose by a rule of its own.
 
         Args:
             signer: the one of its keys that signs.
@@ -192,13 +175,13 @@ class Certificate:
             raise Untrusted("key revoked")
         if self.primary.created > now + CLOCK_SECONDS:
             raise Untrusted("key from the future")
-        if not self._names:
-            raise Untrusted("hash of the self-signature" if self.has_weak else "key without a name")
-        chosen, statement = self._name_of(signed_at)
-        heard = [*own.newest(DIRECT), statement, *chosen.newest(*CERTIFICATIONS, until=signed_at)]
-        heard += [each for name in self._names for each in name.newest(*CERTIFICATIONS)]
+        if not self.is_stated:
+            if self.has_weak:
+                raise Untrusted("hash of the self-signature")
+            is_named = self.primary.version == 4
+            raise Untrusted("key without a name" if is_named else "key without a direct signature")
+        kept, statement, heard = self._own_of(signed_at)
         _check_times(self.primary, heard, now)
-        kept = [replace(own, signatures=()), replace(chosen, signatures=(statement,))]
         consent = None
         if signer != self.primary:
             subkey, statement, heard = self._binding_of(signer, signed_at)
@@ -210,21 +193,49 @@ class Certificate:
             raise Untrusted("key not for signing")
         return b"".join(each.plain(self.primary) for each in kept), consent
 
-    def state(self, now: float) -> str:
-        """`good`: one of its keys may sign now, in seconds since 1970. Or why the first of them may not."""
+    def state(self, now: float, *, with_new: bool) -> str:
+        """`good`: one of its keys may sign now, in seconds since 1970. Or why the first of them may not.
+
+        with_new: the engine takes keys of RFC 9580's new kinds.
+        """
         reasons = []
         for signer in self.keys:
             try:
+                if signer.is_new and not with_new:
+                    raise Untrusted(NEEDS_SEQUOIA)
                 self.cut(signer, signed_at=now, now=now)
             except Untrusted as refusal:
                 reasons.append(refusal.reason)
             else:
                 return "good"
-        return reasons[0]
+        return NEEDS_SEQUOIA if NEEDS_SEQUOIA in reasons else reasons[0]
+
+    @property
+    def is_stated(self) -> bool:
+        """Does it say anything of itself, in the place where its version says it?"""
+        return bool(self.components[0].of_kind(DIRECT) if self.primary.version == 6 else self._names)
 
     @property
     def _names(self) -> list[Component]:
         return [each for each in self.components if each.packet.tag == USER_ID]
+
+    def _own_of(self, signed_at: float) -> tuple[list[Component], Signature, list[Signature]]:
+        """What an engine sees of the primary key, the statement that says what it is for, and all of them."""
+        own = self.components[0]
+        direct = own.newest(DIRECT, until=signed_at)
+        heard = [*direct, *own.newest(DIRECT)]
+        heard += [each for name in self._names for each in name.newest(*CERTIFICATIONS)]
+        if self.primary.version == 6:
+            if not direct:
+                raise Untrusted("signed before the self-signature")
+        else:
+            name, statement = self._name_of(signed_at)
+            heard += [statement, *name.newest(*CERTIFICATIONS, until=signed_at)]
+            if statement.values_of(KEY_FLAGS) or not direct:
+                named = replace(name, signatures=(statement,))
+                return [replace(own, signatures=()), named], statement, heard
+        # Alone: beside a name gpg would not mind whether it holds.
+        return [replace(own, signatures=(direct[-1],))], direct[-1], heard
 
     def _name_of(self, signed_at: float) -> tuple[Component, Signature]:
         """A name that the key bore when it signed, one that says what the key is for if there is any."""
@@ -269,123 +280,26 @@ def _consent(
     if len(found) != 1 or subkey.key is None:
         raise Untrusted("signing key without consent")
     back = read_signature(found[0])
-    if not _is_consent(primary, subkey.packet, subkey.key, back) or back.created > signed_at:
+    if not is_consent(primary, subkey.packet, subkey.key, back) or back.created > signed_at:
         raise Untrusted("signing key without consent")
     back.check_end(EXPIRES, back.created, now, "self-signature expired")
     return back
 
 
-def _is_consent(primary: Key, head: Packet, subkey: Key, back: Signature) -> bool:
+def is_consent(primary: Key, head: Packet, subkey: Key, back: Signature) -> bool:
+    """Is a signature that stands in a binding the subkey's, and strong?"""
     scheme = scheme_of(subkey)
     # go-crypto calls it the primary key's in one place and the subkey's in another.
     if back.kind != BACKSIG or not back.is_by(subkey, primary) or not back.is_strong(scheme):
         return False
     back.check(scheme.algorithm)
-    return back.fits(_signed(primary, head))
+    return back.fits(signed_over(primary, head))
 
 
-@functools.lru_cache(maxsize=KEPT)
-def read_public_key(armoured: str) -> Certificate:
-    """Read a `PUBLIC_KEY`: one primary key in armour, and no secret. A client sends its own again and again.
-
-    Raises:
-        Untrusted: it is anything else.
-    """
-    if len(armoured) > MAX_ARMOURED:
-        raise Untrusted("key size")
-    return read_certificate(dearmour(armoured, PUBLIC_KEY_BLOCK))
-
-
-def read_certificate(data: bytes) -> Certificate:
-    """Read one public key without armour.
-
-    Raises:
-        Untrusted: it holds two, or a secret, or what belongs in no public key. Trust packets are of that
-            kind: gpg believes them and skips the signatures that they speak of.
-    """
-    packets = list(read_packets(data))
-    allowed = (SIGNATURE, USER_ID, PUBLIC_SUBKEY, USER_ATTRIBUTE)
-    if not packets or packets[0].tag != PUBLIC_KEY or any(each.tag not in allowed for each in packets[1:]):
-        raise Untrusted("key form")
-    primary = read_key(packets[0])
-    scheme_of(primary)
-    found = [_component(primary, head, behind) for head, behind in _grouped(packets) if _is_known(head)]
-    components = [each for each, _ in found if each.packet.tag != USER_ID or _is_name(each)]
-    return Certificate(primary, tuple(components), has_weak=any(weak for _, weak in found))
-
-
-def has_name(data: bytes) -> bool:
-    """Has a public key a name of its own?"""
-    return any(each.packet.tag == USER_ID for each in read_certificate(data).components)
-
-
-def split_certificates(data: bytes) -> list[bytes]:
-    """The public keys that stand one after the other, each by itself."""
-    certificates: list[bytes] = []
-    for packet in read_packets(data):
-        if packet.tag == PUBLIC_KEY or not certificates:
-            certificates.append(b"")
-        certificates[-1] += bytes(packet)
-    return certificates
-
-
-def _grouped(packets: list[Packet]) -> Iterator[tuple[Packet, list[Packet]]]:
-    """Each packet that is no signature, with the signatures behind it."""
-    starts = [place for place, packet in enumerate(packets) if packet.tag != SIGNATURE]
-    for start, end in zip(starts, [*starts[1:], len(packets)], strict=True):
-        yield packets[start], packets[start + 1 : end]
-
-
-def _is_known(head: Packet) -> bool:
-    return head.tag != USER_ATTRIBUTE and (head.tag != PUBLIC_SUBKEY or head.body[:1] == b"\x04")
-
-
-def _component(primary: Key, head: Packet, packets: list[Packet]) -> tuple[Component, bool]:
-    """A packet and what the primary key itself says of it, as far as it counts; and whether some does not,
-    because of its hash."""
-    scheme, key, kept, has_weak = scheme_of(primary), None, [], False
-    if head.tag != USER_ID:
-        key = read_key(head)
-    for packet in packets:
-        if packet.body[:1] == b"\x03" and int.from_bytes(packet.body[2:3], "big") not in REVOCATIONS:
-            continue  # of other people, from last century
-        read = read_signature(packet.body)
-        if read.issuers and read.issuers.isdisjoint((primary.id, primary.fingerprint)):
-            continue
-        if read.is_by(primary) and read.is_strong(scheme) and read.fits(_signed(primary, head)):
-            read.check(scheme.algorithm)
-            if (head.tag == USER_ID) != (read.kind in ON_NAMES):
-                raise Untrusted("signature out of place")  # kbpgp, which peers have, would end its process
-            kept.append(_with_backsig(primary, head, key, read))
-        elif read.kind in REVOCATIONS:
-            # It counts in the form in which it stands, or the key does not.
-            raise Untrusted("odd revocation")
-        else:
-            has_weak = has_weak or not read.is_strong(scheme)
-    return Component(head, tuple(kept), key), has_weak
-
-
-def _signed(primary: Key, head: Packet) -> bytes:
+def signed_over(primary: Key, head: Packet) -> bytes:
     """What the primary key's signatures of `head` are made over (RFC 9580, 5.2.4)."""
     if head.tag == USER_ID:
         return primary.hashed + b"\xb4" + len(head.body).to_bytes(4, "big") + head.body
     if head.tag == PUBLIC_SUBKEY:
         return primary.hashed + read_key(head).hashed
     return primary.hashed
-
-
-def _with_backsig(primary: Key, head: Packet, subkey: Key | None, binding: Signature) -> Signature:
-    """A binding with the subkey's consent, if that is not signed itself, in its plain form or not at all."""
-    if not binding.backsigs:
-        return binding
-    kept: tuple[Subpacket, ...] = ()
-    # Of a subkey that is for something else, or of a kind that we do not know, it does not matter.
-    with suppress(Untrusted):
-        back = read_signature(binding.backsigs[0].value)
-        if subkey is not None and len(binding.backsigs) == 1 and _is_consent(primary, head, subkey, back):
-            kept = (Subpacket(EMBEDDED, back.plain(subkey)),)
-    return replace(binding, backsigs=kept)
-
-
-def _is_name(component: Component) -> bool:
-    return bool(component.of_kind(*CERTIFICATIONS)) and not component.of_kind(NAME_REVOCATION)

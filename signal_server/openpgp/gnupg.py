@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..errors import ConfigurationError, Unavailable, Untrusted
-from .certificate import CERTIFICATIONS, Certificate, read_certificate, split_certificates
+from .certificate import CERTIFICATIONS, Certificate
+from .certificate_reader import read_certificate, split_certificates
 from .gnupg_helper import GPG_SECONDS, discard, from_base64, to_base64
 from .keyring import Engine, Signed
-from .packets import END_OF_TIME
+from .signature_packet import END_OF_TIME
 
 AT_ONCE: Final = 4
 """Signatures that gpg works on at the same time."""
@@ -40,6 +41,8 @@ class GnupgEngine(Engine):
     Raises:
         ConfigurationError: gpg is not there, or cannot use the private key. Never with a part of it.
     """
+
+    takes_new = False
 
     def __init__(self, private_key: str | None = None, passphrase: str | None = None) -> None:
         for program in ("gpg", "gpgv", "gpgconf"):

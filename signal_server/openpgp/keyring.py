@@ -12,11 +12,14 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from ..errors import Untrusted
-from .certificate import CLOCK_SECONDS, Certificate, read_public_key
+from .certificate import CLOCK_SECONDS, NEEDS_SEQUOIA, Certificate
+from .certificate_reader import read_public_key
+from .key_packet import Key
 from .message import read_message
-from .packets import EXPIRES, Key, Signature
+from .signature_packet import EXPIRES, Signature
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,9 @@ class Engine(ABC):
     Raises, each method:
         Unavailable: it has too much to do, or cannot work.
     """
+
+    takes_new: ClassVar[bool]
+    """Does it know what came with RFC 9580: version 6, and Ed25519 and Ed448 as algorithms of their own?"""
 
     @abstractmethod
     def check_room(self) -> None:
@@ -118,12 +124,18 @@ class Keyring:
         """
         self._engine.check_room()
         read = read_message(message)
+        if read.signature.is_new and not self._engine.takes_new:
+            raise Untrusted(NEEDS_SEQUOIA)
         certificate = self._certificate(public_key)
         signer, key = self._signer(read.signature, certificate)
         signed = self._engine.verify(read.plain(signer), key)
         if signed != Signed(read.text, certificate.fingerprint, read.signature.created):
             raise Untrusted("the engine read something else")
         return signed
+
+    def state(self, certificate: Certificate) -> str:
+        """`good`: one of its keys may sign now. Or why none may, in a word for the operator."""
+        return certificate.state(self._clock(), with_new=self._engine.takes_new)
 
     def sign(self, text: str) -> str:
         return self._engine.sign(text, at=None if self._is_own_clock else int(self._clock()))

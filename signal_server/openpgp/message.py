@@ -8,19 +8,9 @@ from typing import Final
 
 from ..errors import Untrusted
 from .armour import MESSAGE, dearmour
-from .packets import (
-    COMPRESSED,
-    HASHES,
-    LITERAL,
-    ONE_PASS,
-    SIGNATURE,
-    Key,
-    Packet,
-    Reader,
-    Signature,
-    read_packets,
-    read_signature,
-)
+from .key_packet import Key
+from .packets import COMPRESSED, LITERAL, ONE_PASS, SIGNATURE, Packet, Reader, read_packets
+from .signature_packet import HASHES, Signature, read_signature
 
 MAX_BYTES: Final = 96 * 1024
 """Of a message, in armour and unpacked."""
@@ -41,15 +31,12 @@ class Message:
 
     def plain(self, key: Key) -> bytes:
         """The same message without armour, compression, or anything that is not signed."""
-        signature = self.signature
-        one_pass = (
-            bytes((3, signature.kind, signature.hash, signature.algorithm)) + bytes.fromhex(key.id) + b"\1"
-        )
+        name = key.fingerprint if key.version == 6 else key.id
         literal = b"b\0" + bytes(4) + self.text
         packets = (
-            Packet(ONE_PASS, one_pass),
+            Packet(ONE_PASS, _announced(self.signature) + bytes.fromhex(name) + b"\1"),
             Packet(LITERAL, literal),
-            Packet(SIGNATURE, signature.plain(key)),
+            Packet(SIGNATURE, self.signature.plain(key)),
         )
         return b"".join(map(bytes, packets))
 
@@ -113,14 +100,23 @@ def _signature(body: bytes) -> Signature:
     return replace(read, backsigs=())
 
 
+def _announced(signature: Signature) -> bytes:
+    """How a one-pass signature packet begins (RFC 9580, 5.4): then come the signer and one more byte."""
+    said = bytes((signature.kind, signature.hash, signature.algorithm))
+    if signature.version == 6:
+        return b"\6" + said + bytes((len(signature.salt),)) + signature.salt
+    return b"\3" + said
+
+
 def _check_one_pass(body: bytes, signature: Signature) -> None:
     """Raise what does not say the same before the text as the signature behind it.
 
     Its last byte tells whether another one follows. PGPy always says so; that none does, we see.
     """
+    said = _announced(signature)
     reader = Reader(body)
-    if reader.take(4) != bytes((3, signature.kind, signature.hash, signature.algorithm)):
+    if reader.take(len(said)) != said:
         raise Untrusted("one-pass signature")
-    issuer = reader.take(8).hex().upper()
+    issuer = reader.take(32 if signature.version == 6 else 8).hex().upper()
     if reader.rest() not in (b"\0", b"\1") or not any(each.endswith(issuer) for each in signature.issuers):
         raise Untrusted("one-pass signature")

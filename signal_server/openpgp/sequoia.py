@@ -12,7 +12,7 @@ import pysequoia
 from pysequoia.packet import PacketPile, Tag
 
 from ..errors import ConfigurationError, Unavailable, Untrusted
-from .certificate import has_name, split_certificates
+from .certificate_reader import read_certificate, split_certificates
 from .keyring import Engine, Signed
 from .packets import PUBLIC_SUBKEY, SIGNATURE, Packet, read_packets
 
@@ -30,6 +30,8 @@ class SequoiaEngine(Engine):
     Raises:
         ConfigurationError: it cannot use the private key. Never with a part of it.
     """
+
+    takes_new = True
 
     def __init__(self, private_key: str | None = None, passphrase: str | None = None) -> None:
         # A greenlet's stack ends where Rust does not expect it: a backtrace from one kills the process.
@@ -76,7 +78,7 @@ class SequoiaEngine(Engine):
             except Exception:  # noqa: BLE001
                 continue
         tidied = [_before_mark(bytes(each)) for each in merged.values()]
-        return b"".join(each for each in tidied if has_name(each))
+        return b"".join(each for each in tidied if read_certificate(each).is_stated)
 
     def sign(self, text: str, *, at: int | None = None) -> str:
         if self._signer is None:

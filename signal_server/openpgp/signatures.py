@@ -74,8 +74,10 @@ def read_statement(text: bytes) -> Statement:
         raise Untrusted("statement")
     if not isinstance(moment, int | float) or isinstance(moment, bool):
         raise Untrusted("statement")
-    if not (nonce is None or isinstance(nonce, str)) or "\n" in line:
+    if not (nonce is None or isinstance(nonce, str)):
         raise Untrusted("statement")
+    if "\n" in line:
+        raise Untrusted("line ends")
     return Statement(kind, namespace, nonce or None, signal, moment)
 
 
@@ -107,6 +109,8 @@ def agree(asked: Request, namespace: Signed, signal: Signed, *, now_ms: int) -> 
     now = now_ms // 1000
     if namespace.fingerprint != signal.fingerprint:
         raise Untrusted("two signers")
+    if name == statement.namespace + "\n":
+        raise Untrusted("line ends")  # `echo` added it
     if (statement.type, statement.namespace, statement.nonce) != (asked.type, name, asked.nonce):
         raise Untrusted("said otherwise in clear")
     if max(abs(statement.time_ms - now_ms), 1000 * abs(signal.signed_at - now)) > 1000 * WINDOW_SECONDS:

@@ -11,9 +11,12 @@ from typing import Final
 
 from ..errors import ConfigurationError, Unavailable, Untrusted
 from .armour import PRIVATE_KEY_BLOCK, PUBLIC_KEY_BLOCK, armour, dearmour
-from .certificate import Certificate, read_certificate, split_certificates
+from .certificate import NEEDS_SEQUOIA, Certificate
+from .certificate_reader import read_certificate, split_certificates
+from .key_packet import is_new
 from .keyring import Engine, Keyring
-from .packets import END_OF_TIME
+from .packets import read_packets
+from .signature_packet import END_OF_TIME
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +49,7 @@ def open_keyring(
     Raises:
         ConfigurationError: they cannot be used: one line, which names the setting and repeats no key.
     """
-    engine = _engine(openpgp, private_key and _private_text(private_key), passphrase)
+    engine = _engine(openpgp, private_key and _private_text(openpgp, private_key), passphrase)
     try:
         trusted = None if trusted_keys is None else load_trusted(engine, trusted_keys)
         keyring = Keyring(engine, trusted)
@@ -73,7 +76,9 @@ def load_trusted(engine: Engine, setting: str) -> dict[str, Certificate]:
     trusted = _tidied(engine, found)
     for source, certificate in found:
         if certificate.fingerprint not in trusted:
-            raise ConfigurationError(f"{source}: the key {certificate.fingerprint} {_fault(certificate)}")
+            raise ConfigurationError(
+                f"{source}: the key {certificate.fingerprint} {_fault(engine, certificate)}"
+            )
     return trusted
 
 
@@ -90,21 +95,28 @@ def refused_by_the_other(openpgp: str, setting: str) -> list[str]:
     try:
         found = [each for source, text in _sources(setting) for each in read_keys(source, text)]
         taken = _tidied(engine, [("", each) for each in found])
+        words = {each.fingerprint: _fault(engine, each) for each in found if each.fingerprint not in taken}
+        for fingerprint, each in taken.items():
+            if Keyring(engine, taken).state(each) == NEEDS_SEQUOIA:
+                words[fingerprint] = f"may not sign: {NEEDS_SEQUOIA}"
     finally:
         engine.close()
-    return [f"{other} refuses {each.fingerprint}" for each in found if each.fingerprint not in taken]
+    return [f"with {other}, {fingerprint} {fault}" for fingerprint, fault in words.items()]
 
 
 def _tidied(engine: Engine, found: list[tuple[str, Certificate]]) -> dict[str, Certificate]:
     """Those of the keys that are signed by themselves, by their fingerprints."""
     # One key may lie in two files, the second with its revocation: the engine makes one of both.
-    data = b"".join(certificate.whole for _, certificate in found)
+    asked = [each for _, each in found if engine.takes_new or not each.primary.is_new]
+    data = b"".join(each.whole for each in asked)
     tidied = [read_certificate(each) for each in split_certificates(engine.tidy(data))]
     return {each.fingerprint: each for each in tidied}
 
 
-def _fault(certificate: Certificate) -> str:
-    """Why a key is none of those that an engine found to be signed by themselves."""
+def _fault(engine: Engine, certificate: Certificate) -> str:
+    """Why a key is none of those that an engine takes."""
+    if certificate.primary.is_new and not engine.takes_new:
+        return f"cannot be used: {NEEDS_SEQUOIA}"
     try:
         certificate.cut(certificate.primary, signed_at=END_OF_TIME, now=time.time())
     except Untrusted as error:
@@ -136,7 +148,7 @@ def _check_own_key(engine: Engine) -> None:
         ) from None
 
 
-def _private_text(setting: str) -> str:
+def _private_text(openpgp: str, setting: str) -> str:
     """The armoured private key of the setting, in the form that every engine reads."""
     name = "SPACERIFT_PRIVATE_KEY"
     try:
@@ -149,7 +161,12 @@ def _private_text(setting: str) -> str:
             f"{name}: one armoured OpenPGP private key is needed, and there are {len(found)}"
         )
     try:
-        return armour(dearmour(found[0], PRIVATE_KEY_BLOCK), PRIVATE_KEY_BLOCK)
+        data = dearmour(found[0], PRIVATE_KEY_BLOCK)
+        first = next(read_packets(data), None)
+        # A private key begins as its public half does.
+        if openpgp == "gnupg" and first is not None and is_new(first.body):
+            raise Untrusted(NEEDS_SEQUOIA)
+        return armour(data, PRIVATE_KEY_BLOCK)
     except Untrusted as error:
         raise ConfigurationError(f"{name}: not a key that can be used: {error.reason}") from None
 

@@ -5,7 +5,8 @@
 
 const SHA2 = [8, 9, 10]; // SHA-256, SHA-384 and SHA-512
 const CLOCK_SECONDS = 60; // how far a peer's clock may be ahead of ours
-const ALGORITHMS = [1, 19, 22]; // RSA, ECDSA and Ed25519 in its old form: what the server takes
+const ALGORITHMS = [1, 19, 22]; // RSA, ECDSA and Ed25519 in its old form: what every server takes
+const NEW_ALGORITHMS = [27, 28]; // of RFC 9580, as version 6 is: a server with Sequoia takes them
 const MAY_SIGN = 2;
 
 const [SIGNATURE, ONE_PASS, PUBLIC_KEY, COMPRESSED, LITERAL] = [2, 4, 6, 8, 11];
@@ -49,7 +50,8 @@ export async function readMessage(body, unpack) {
   const claim = readSignature(packets[2].body);
   check(claim.type === 0 || claim.type === 1, "not the signature of a text");
   check(SHA2.includes(claim.hash), "a broken hash");
-  check(ALGORITHMS.includes(claim.algorithm), "an algorithm that the server does not take");
+  if (NEW_ALGORITHMS.includes(claim.algorithm)) throw cannotVerify("Ed25519 or Ed448 in its new form");
+  check(ALGORITHMS.includes(claim.algorithm), "an algorithm that no server takes");
   const said = [3, claim.type, claim.hash, claim.algorithm];
   check(onePass.length === 13 && said.every((each, at) => onePass[at] === each), "it says two things of its signature");
   checkUnderstood(claim);
@@ -158,8 +160,15 @@ function checkUnderstood(claim) {
 
 /** @param {Packet} key @param {(bytes: Uint8Array) => Uint8Array} sha1 @returns {string} */
 function keyIdOf({ body }, sha1) {
-  check(body[0] === 4 && body.length > 6, "a key of another version");
+  checkVersion(body[0], "a key");
+  check(body.length > 6, "truncated");
   return hex(sha1(Uint8Array.from([0x99, body.length >> 8, body.length & 0xff, ...body])).subarray(-8));
+}
+
+/** @param {number} version @param {string} what */
+function checkVersion(version, what) {
+  if (version === 6) throw cannotVerify(`${what} of version 6`);
+  check(version === 4, `${what} of another version`);
 }
 
 // --- packets ----------------------------------------------------------------------------------------------------
@@ -231,7 +240,7 @@ function newBody(reader) {
 /** @param {Uint8Array} body @returns {Claim} */
 function readSignature(body) {
   const reader = new Reader(body);
-  check(reader.number(1) === 4, "a signature of another version");
+  checkVersion(reader.number(1), "a signature");
   const [type, algorithm, hash] = reader.take(3);
   const hashed = readSubpackets(reader.take(reader.number(2)));
   return { type, algorithm, hash, hashed, all: [...hashed, ...readSubpackets(reader.take(reader.number(2)))] };
@@ -252,6 +261,11 @@ function readSubpackets(area) {
 /** @param {Uint8Array} bytes @returns {string} */
 export function hex(bytes) {
   return Array.from(bytes, byte => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/** @param {string} why @param {unknown} [cause] @returns {Error} about what is as it should be, perhaps, but not for kbpgp */
+export function cannotVerify(why, cause) {
+  return Object.assign(new Error(`kbpgp cannot verify this key: ${why}`, { cause }), { name: "CannotVerify" });
 }
 
 /** @param {boolean} holds @param {string} why */

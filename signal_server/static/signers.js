@@ -27,7 +27,7 @@
  *   verify rejects what does not hold; `pinned`: with exactly this key, whomever else we trust
  */
 
-import { check, readKey, readMessage } from "./claims.js";
+import { cannotVerify, check, readKey, readMessage } from "./claims.js";
 
 const SHA2 = [8, 9, 10]; // OpenPGP's numbers of SHA-256, SHA-384 and SHA-512
 const MAX_MESSAGE = 96 * 1024;
@@ -78,7 +78,7 @@ export async function kbpgpSigner(kbpgp, { privateKey, passphrase, trusted } = {
       check(signing.some(([keyId]) => materialOf(key, keyId) != null), "it takes no subkey of it that may sign");
       return { key, claims };
     } catch (error) {
-      throw cannotVerify(error);
+      throw cannotVerify(error instanceof Error ? error.message : String(error), error);
     }
   }
 
@@ -100,7 +100,7 @@ export async function kbpgpSigner(kbpgp, { privateKey, passphrase, trusted } = {
     check(signer?.maySign === true, "signed by a key that may not sign");
     check(signer?.algorithm === algorithm, "of another algorithm than its key");
     const material = materialOf(key, keyId);
-    if (material == null) throw cannotVerify(new Error("it does not take the subkey that signed"));
+    if (material == null) throw cannotVerify("it does not take the subkey that signed");
     check((material.get_all_key_flags() & kbpgp.const.openpgp.key_flags.sign_data) !== 0, "signed by a key that may not sign");
   }
 
@@ -134,7 +134,10 @@ export async function kbpgpSigner(kbpgp, { privateKey, passphrase, trusted } = {
       checkSigner(chosen, claim);
       const keyfetch = new kbpgp.keyring.KeyRing();
       keyfetch.add_key_manager(key);
-      const literals = await called(done => kbpgp.unbox({ armored: message, keyfetch }, done));
+      const literals = await called(done => kbpgp.unbox({ armored: message, keyfetch }, done)).catch(error => {
+        // gpg's --include-key-block, for one: it is no sign of a forgery that kbpgp is older.
+        throw /^Unknown signature subpacket/.test(error.message) ? cannotVerify(error.message, error) : error;
+      });
       check(literals.length === 1, "not one text");
       const signers = literals[0].get_data_signers();
       check(signers.length === 1, "not one signature");
@@ -275,10 +278,4 @@ function decode(bytes) {
  */
 function called(call) {
   return new Promise((resolve, reject) => call((error, value) => (error ? reject(error) : resolve(value))));
-}
-
-/** @param {unknown} error @returns {Error} about a key that is as it should be, perhaps, but not for kbpgp */
-function cannotVerify(error) {
-  const why = error instanceof Error ? error.message : String(error);
-  return Object.assign(new Error(`kbpgp cannot verify this key: ${why}`, { cause: error }), { name: "CannotVerify" });
 }

@@ -25,6 +25,8 @@ export function readMessage(body: Uint8Array, unpack: (body: Uint8Array) => Prom
 export function readKey(body: Uint8Array, sha1: (bytes: Uint8Array) => Uint8Array): Map<string, KeyClaim>;
 /** @param {Uint8Array} bytes @returns {string} */
 export function hex(bytes: Uint8Array): string;
+/** @param {string} why @param {unknown} [cause] @returns {Error} about what is as it should be, perhaps, but not for kbpgp */
+export function cannotVerify(why: string, cause?: unknown): Error;
 /** @param {boolean} holds @param {string} why */
 export function check(holds: boolean, why: string): void;
 export type Packet = {
