@@ -39,6 +39,28 @@ def test_a_page_without_webrtc_is_told(open_tab: OpenTab, kind: str) -> None:
     tab.page.close()
 
 
+USE_UP = """async () => {
+    for (;;) {
+        try { new RTCPeerConnection().close(); } catch { return; }
+    }
+}"""
+SWEEP = "() => { try { for (let i = 0; i < 40; i++) new ArrayBuffer(2 ** 25); } catch {} }"
+
+
+@pytest.mark.parametrize("kind", ["native", "simple-peer 9"])
+def test_a_page_with_too_many_closed_connections_goes_on(
+    chromium: Browser, site: str, server: Server, namespace: str, kind: str
+) -> None:
+    with new_context(chromium) as context:  # and so a process of its own: all tabs of one share what it may have
+        tab = Tab(context.new_page(), f"{site}page.html?server={quote(server.url, safe='')}", namespace)
+        tab.page.evaluate(USE_UP)
+        tab.meet(kind)
+        tab.reaches("paused")
+        assert tab.pauses[0]["type"] == "NETWORK"
+        tab.page.evaluate(SWEEP)
+        tab.reaches("waiting")
+
+
 def test_a_signer_that_does_not_answer_is_told(open_tab: OpenTab) -> None:
     tab = open_tab(fresh=True)
     tab.page.clock.install()

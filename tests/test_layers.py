@@ -40,7 +40,7 @@ PACKAGES = {
     "openpgp": {"gnupg", "pysequoia"},
     "matching": {"limits", "redis", "hiredis", "gevent"},
     "http": {"flask", "flask_limiter", "gevent", "gunicorn", "itsdangerous", "prometheus_client", "werkzeug"},
-    "commands": {"click", "flask", "limits", "prometheus_client"},
+    "commands": {"click", "flask", "gunicorn", "limits", "prometheus_client"},
     "client": set(),
     "app": {"click", "flask", "limits", "werkzeug"},
     "": set(),

@@ -13,16 +13,18 @@ import signal
 import socket
 import subprocess
 import sys
-import sysconfig
 import time
 import tomllib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
+from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from live import ROOT, Call, environment, eventually, free_port
 from redis_server import RedisServer
@@ -30,6 +32,7 @@ from router import Router
 from signal_server import Settings
 from signal_server.http.connection import WRITE_SECONDS
 from signal_server.settings import variable_of
+from slug import Slug
 
 ROUTER_SECONDS = 30
 """After which Heroku's router gives up on a request."""
@@ -44,49 +47,6 @@ def connect(name: str, **extra: object) -> dict[str, object]:
 
 def answer(name: str, nonce: str) -> dict[str, object]:
     return {"TYPE": "CONNECT", "SIGNAL": f"answer of {name}", "NONCE": nonce, "FINGERPRINT": name}
-
-
-class Slug:
-    """The project in a folder of its own, installed into a virtual environment.
-
-    It borrows the dependencies of the one that runs the tests, which tests/run has made of requirements.txt.
-    With CLEAN in the environment it installs all of them itself, as the platform does; that takes longer.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.source = folder / "source"
-        self.bin = folder / "venv" / "bin"
-        listed = subprocess.check_output(
-            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT
-        )
-        for name in filter(None, listed.decode().split("\0")):
-            if (ROOT / name).is_file():
-                target = self.source / name
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(ROOT / name, target)
-        subprocess.check_call([sys.executable, "-m", "venv", "--without-pip", str(folder / "venv")])
-        what = [str(self.source)]  # with requirements.txt, which are its dependencies
-        if "CLEAN" not in os.environ:
-            what += ["--no-deps", *self._with_commands()]
-        options = ["--quiet", "--no-compile", "--disable-pip-version-check", "--root-user-action=ignore"]
-        pip = [sys.executable, "-m", "pip", "--python", str(self.bin / "python"), "install", *options]
-        subprocess.check_call([*pip, *what], stderr=subprocess.DEVNULL)
-        if "CLEAN" not in os.environ:
-            (Path(self._site()) / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
-
-    def _with_commands(self) -> list[str]:
-        """The two packages whose commands are run, as requirements.txt has them."""
-        lines = (self.source / "requirements.txt").read_text().splitlines()
-        return [each for each in lines if each.startswith(("gunicorn==", "Flask=="))]
-
-    def _site(self) -> str:
-        code = "import sysconfig; print(sysconfig.get_path('purelib'))"
-        return subprocess.check_output([self.bin / "python", "-c", code], text=True).strip()
-
-    def run(self, program: str, **settings: object) -> str:
-        """Run Python away from the source, so that what is installed is what is imported."""
-        command = [self.bin / "python", "-c", program]
-        return subprocess.check_output(command, cwd="/", env=environment(**settings), text=True)
 
 
 class Dyno:
@@ -168,6 +128,81 @@ def test_the_operators_commands_are_installed(slug: Slug) -> None:
     command = [slug.bin / "flask", "--app", "signal_server", "spacerift", "doctor", "--json"]
     found = json.loads(subprocess.check_output(command, cwd="/", env=environment(), text=True))
     assert "fault" not in {each["state"] for each in found}
+
+
+def test_the_command_of_the_wheel_serves(slug: Slug, tmp_path: Path) -> None:
+    """`pip install spacerift-….whl && spacerift`, in a folder that has nothing of ours."""
+    port = free_port()
+    command = [slug.bin / "spacerift", "--log-level", "warning"]
+    with subprocess.Popen(command, cwd=tmp_path, env=environment() | {"PORT": str(port)}) as running:
+        try:
+            assert eventually(lambda: is_ready(port))
+            with Call(port, None, method="GET", path="/spacerift.js") as call:
+                assert call.reply().status == 200
+            told = [Call(port, connect(name)) for name in ("alice", "bob")]
+            demoted = told[1].reply()
+            assert Call(port, answer("bob", demoted["NONCE"])).reply().type == "DELIVERED"
+            assert told[0].reply()["SIGNAL"] == "answer of bob"
+        finally:
+            running.terminate()
+    assert running.returncode == 0
+
+
+# --- what it is made of ------------------------------------------------------------------------------------
+
+
+def test_every_package_has_its_hash() -> None:
+    """For each Python that is supported: pip takes nothing without one, once a single one is given."""
+    listed: dict[str, Requirement] = {}
+    for entry in (ROOT / "requirements.txt").read_text().replace("\\\n", " ").splitlines():
+        if entry and not entry.startswith("#"):
+            line, *hashes = entry.split(" --hash=")
+            assert hashes, line
+            assert all(re.fullmatch(r"sha256:[0-9a-f]{64} *", each) for each in hashes), line
+            requirement = Requirement(line.strip())
+            listed[canonicalize_name(requirement.name)] = requirement
+    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    assert all("==" in each for each in wanted)
+    for version in ("3.11.2", "3.11.9", "3.12.3", "3.13.5", "3.14.0"):
+        here = {"python_full_version": version, "python_version": version.rpartition(".")[0], "extra": ""}
+        needed = [Requirement(each) for each in wanted]
+        seen: set[str] = set()
+        while needed:
+            one = needed.pop()
+            name = canonicalize_name(one.name)
+            if one.marker is not None and not one.marker.evaluate(here):
+                continue
+            (pinned,) = listed[name].specifier
+            assert one.specifier.contains(pinned.version), one
+            assert listed[name].marker is None or listed[name].marker.evaluate(here), (one, version)
+            if name not in seen:
+                seen.add(name)
+                with contextlib.suppress(PackageNotFoundError):  # a package for other Pythons than this one
+                    needed += map(Requirement, requires(name) or ())
+
+
+def test_the_parts_and_their_licences_are_listed(slug: Slug) -> None:
+    """And a software bill of materials is made, `build/spacerift.cdx.json`, for whoever collects them."""
+    made = ROOT / "build" / "spacerift.cdx.json"
+    made.parent.mkdir(exist_ok=True)
+    command = [sys.executable, "-m", "cyclonedx_py", "environment", "--output-reproducible", "--validate"]
+    command += ["--pyproject", str(ROOT / "pyproject.toml"), "--output-file", str(made)]
+    subprocess.run([*command, str(slug.bin / "python")], check=True, capture_output=True)
+    parts = [each for each in json.loads(made.read_text())["components"] if each["name"] != "spacerift"]
+    real = {each["name"]: set(map(licence, each["licenses"])) for each in parts}
+    table = (ROOT / "docs/security.md").read_text().split("| package |")[1].split("\n\n")[0]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
+    told = {name: {said} for name, said in rows}
+    assert told.items() >= real.items()
+    assert told.keys() - real.keys() <= {"async-timeout"}  # for a Python before 3.11.3
+
+
+def licence(entry: dict[str, object]) -> object:
+    if "expression" in entry:
+        return entry["expression"]
+    named = entry["license"]
+    assert isinstance(named, dict)
+    return named.get("id") or named["name"].rpartition(":: ")[2]
 
 
 def test_the_descriptions_agree() -> None:

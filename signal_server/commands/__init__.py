@@ -1,1 +1,1 @@
-"""`flask spacerift …`: what an operator asks."""
+"""What an operator asks: `flask spacerift …`; and the command that serves, `spacerift`."""

@@ -1600,13 +1600,17 @@ function networkError(cause, { isHeard = true, retryAfter } = {}) {
 }
 
 /**
- * Firefox closes every connection when the network goes, and makes no new one before it is back.
+ * Firefox closes every connection when the network goes, and makes no new one before it is back. Chromium makes no more
+ * than 500 for a page, and those that are closed count until it has swept them up.
  *
  * @param {any} error
  */
 function closedByBrowser(error) {
-  if (error?.name !== "InvalidStateError") return undefined;
-  return new SpaceriftError("NETWORK", "The browser has closed the connection: there is no network.", { cause: error });
+  const why = {
+    InvalidStateError: "The browser has closed the connection: there is no network.",
+    UnknownError: "The browser makes no more connections for now.",
+  }[/** @type {string} */ (error?.name)];
+  return why && new SpaceriftError("NETWORK", why, { cause: error });
 }
 
 /** @param {any} error simple-peer's */
