@@ -94,7 +94,8 @@ def _signer(
 ) -> AbstractContextManager[OpenpgpSigner | None]:
     if private_key is None:
         return nullcontext()
-    signer = OpenpgpSigner(private_key, passphrase=passphrase, trusted=trusted)
+    engine = current_app.extensions["spacerift"].settings.openpgp
+    signer = OpenpgpSigner(private_key, passphrase=passphrase, trusted=trusted, openpgp=engine)
     click.echo(f"My key is {signer.fingerprint}")
     return signer
 
