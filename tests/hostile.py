@@ -2,6 +2,7 @@
 
     PYTHONPATH=. python tests/hostile.py                   # each body, for 5 s, by one connection
     PYTHONPATH=. python tests/hostile.py --connections 20 --driver wsgi
+    PYTHONPATH=. python tests/hostile.py --forgeries 500 --seconds 60 --connections 10
 
 How long others are kept waiting is told in CPU time of the worker, too: what it does between a request and
 its reply. That is the same on a busy machine.
@@ -10,16 +11,26 @@ its reply. That is the same on a busy machine.
 from __future__ import annotations
 
 import argparse
+import asyncio
+import base64
 import contextlib
+import gzip
+import json
 import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import pysequoia
+
+from crafted import armour
 from live import Call, Server
+from signed_peer import SignedPeer
 
 
 def head(line: str, *headers: str) -> bytes:
@@ -128,12 +139,153 @@ def driven_by(driver: str) -> Iterator[None]:
         Server.driver = before
 
 
+# --- forgeries ---------------------------------------------------------------------------------------------
+
+ADDRESSES = 10
+TRIES = 3
+
+
+class Wire:
+    """A kept connection, for one request at a time."""
+
+    def __init__(self, port: int, address: str) -> None:
+        self._port, self._address = port, address
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def ask(self, parameters: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        """Returns status and reply."""
+        if self._streams is None:
+            self._streams = await asyncio.open_connection("127.0.0.1", self._port)
+        reader, writer = self._streams
+        body = json.dumps(parameters).encode()
+        forwarded, length = f"X-Forwarded-For: {self._address}", f"Content-Length: {len(body)}"
+        writer.write(head("POST / HTTP/1.1", JSON, forwarded, length) + body)
+        first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+        fields = dict(line.lower().split(": ", 1) for line in lines if ": " in line)
+        raw = await reader.readexactly(int(fields["content-length"]))
+        raw = gzip.decompress(raw) if fields.get("content-encoding") == "gzip" else raw
+        return int(first.split()[1]), json.loads(raw)
+
+    def close(self) -> None:
+        if self._streams is not None:
+            self._streams[1].close()
+
+
+class QuickPeer(SignedPeer):
+    """Signs in the time of a hash."""
+
+    def __init__(self, namespace: str) -> None:
+        key = pysequoia.Tsk.generate("x <x@x.invalid>", profile=pysequoia.Profile.RFC4880)
+        self._signer = key.signer()
+        self.public_key = str(key.extract_certificate())
+        self.namespace = namespace
+        self.signed_namespace = self.sign(namespace)
+
+    def sign(self, text: str, *, at: float | None = None) -> str:
+        return bytes(pysequoia.sign(self._signer, text.encode())).decode()
+
+
+def forgery(peer: QuickPeer, number: int) -> dict[str, Any]:
+    """What looks signed until an engine has done its arithmetic: the signature's last bit is another."""
+    given = peer.request(f"offer {number:9}")
+    lines = given["SIGNED_SIGNAL"].strip().splitlines()
+    raw = base64.b64decode("".join(lines[lines.index("") + 1 : -2]))
+    return given | {"SIGNED_SIGNAL": armour(raw[:-1] + bytes((raw[-1] ^ 1,)))}
+
+
+async def forge(
+    port: int, made: list[dict[str, Any]], per_second: float, until: float, statuses: Counter[int]
+) -> None:
+    """Send so many of these, from ten addresses."""
+    due = asyncio.Queue[int]()
+
+    async def send(number: int) -> None:
+        wire = Wire(port, f"198.51.100.{number % ADDRESSES + 1}")
+        try:
+            while time.monotonic() < until:
+                status, _ = await wire.ask(made[await due.get() % len(made)])
+                statuses[status] += 1
+        finally:
+            wire.close()
+
+    senders = [asyncio.create_task(send(number)) for number in range(10 * ADDRESSES)]
+    started, sent = time.monotonic(), 0
+    while time.monotonic() < until:
+        while sent < (time.monotonic() - started) * per_second:
+            due.put_nowait(sent)
+            sent += 1
+        await asyncio.sleep(0.01)
+    for each in senders:
+        each.cancel()
+    await asyncio.gather(*senders, return_exceptions=True)
+
+
+async def honest(port: int, number: int, until: float, waits: list[float], lost: list[str]) -> None:
+    """Two signed peers, each at an address of its own, that link again and again in a room of theirs."""
+    alice, bob = (QuickPeer(f"room {number}") for _ in range(2))
+    wires = [Wire(port, f"203.0.113.{2 * number + half + 1}") for half in range(2)]
+
+    async def ask(half: int, request: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        told: dict[str, Any] = {}
+        for _ in range(TRIES):
+            status, told = await wires[half].ask(request())
+            if status != 503:
+                break
+            await asyncio.sleep(told["RETRY_AFTER"])
+        return told
+
+    while time.monotonic() < until:
+        started = time.monotonic()
+        waiting = asyncio.create_task(ask(0, lambda: alice.request("offer")))
+        await asyncio.sleep(0.2)
+        told = await ask(1, lambda: bob.request("other"))
+        if told["TYPE"] == "DEMOTE":
+            told = await ask(1, lambda nonce=told["NONCE"]: bob.request("answer", nonce=nonce))  # type: ignore[misc]
+        got = await waiting
+        if sorted((told["TYPE"], got["TYPE"])) == ["ANSWER", "DELIVERED"]:
+            waits.append(time.monotonic() - started - 0.2)
+        else:
+            lost.append(f"{got['TYPE']}, {told['TYPE']}")
+    for each in wires:
+        each.close()
+
+
+async def under_forgeries(
+    port: int, per_second: float, seconds: float, pairs: int
+) -> tuple[list[float], list[str], Counter[int]]:
+    """How long honest pairs took, what became of those that did not link, and how forgeries were answered."""
+    peer = QuickPeer("room")
+    made = [forgery(peer, number) for number in range(200)]
+    until, waits, lost = time.monotonic() + seconds, list[float](), list[str]()
+    statuses: Counter[int] = Counter()
+    peers = [honest(port, number, until, waits, lost) for number in range(pairs)]
+    await asyncio.gather(forge(port, made, per_second, until, statuses), *peers)
+    return waits, lost, statuses
+
+
+SIGNED = {"SIGNATURES": "required", "TRUSTED_PROXIES": 1, "PAIR_MEMORY_TTL": 0, "REQUEST_TIMEOUT": 5}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--connections", type=int, default=1)
     parser.add_argument("--driver", choices=("callbacks", "wsgi"), default="callbacks")
+    parser.add_argument("--forgeries", type=float, help="a second, from ten addresses")
     options = parser.parse_args()
+    if options.forgeries is not None:
+        with driven_by(options.driver), Server(LOG="off", **SIGNED) as server:
+            waits, lost, statuses = asyncio.run(
+                under_forgeries(server.port, options.forgeries, options.seconds, options.connections)
+            )
+        print(
+            f"{len(waits)} of {len(waits) + len(lost)} pairs linked, p50 {quantile(waits, 0.5):.2f} s,",
+            end=" ",
+        )
+        print(
+            f"p99 {quantile(waits, 0.99):.2f} s; the others: {Counter(lost)}; to forgeries: {dict(statuses)}"
+        )
+        return 0
     print(f"{'body':34} waits p50   p99    of them work p50   p99  | a connection takes, lives")
     with driven_by(options.driver):
         for kind in BODIES:

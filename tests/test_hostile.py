@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import time
 
 import pytest
 
-from hostile import BODIES, attack, head, quantile
+from hostile import BODIES, SIGNED, attack, head, quantile, under_forgeries
 from live import Call, Server, eventually
 from mutants import Mutant
 
@@ -75,3 +76,12 @@ def test_who_never_reads_frees_his_place() -> None:
             assert time.monotonic() < started + 10
         assert eventually(lambda: server.get("/health")[0] == 200)
         assert "Traceback" not in server.log
+
+
+def test_honest_signed_peers_link_while_others_forge() -> None:
+    """Behind a proxy, from ten addresses, more than gpg can verify."""
+    with Server(**SIGNED) as server:
+        waits, lost, statuses = asyncio.run(under_forgeries(server.port, 400, seconds=4, pairs=3))
+    assert len(waits) >= 3, lost
+    assert len(lost) <= 0.05 * len(waits), lost
+    assert statuses.keys() == {403, 503}  # without the latter, there were too few

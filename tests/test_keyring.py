@@ -19,9 +19,9 @@ from crafted import Author, Rsa, armour
 from fuzz_openpgp import hunt
 from live import ROOT
 from signal_server.errors import ConfigurationError, Unavailable, Untrusted
-from signal_server.openpgp.gnupg import AT_ONCE, MAX_QUEUE, GnupgEngine
+from signal_server.openpgp.gnupg import AT_ONCE, GnupgEngine
 from signal_server.openpgp.gnupg_helper import GPG_SECONDS, Refused, read_status
-from signal_server.openpgp.keyring import Engine, Keyring
+from signal_server.openpgp.keyring import MAX_QUEUE, Engine, Keyring
 from signal_server.openpgp.sequoia import SequoiaEngine
 from signal_server.openpgp.trust import open_keyring
 from signed_peer import make_private_key
@@ -439,13 +439,14 @@ def test_a_hung_gpg_is_killed_and_at_most_four_run(hanging_gpg: Path, alice: Aut
     keyring = Keyring(engine, None)
     refusals: list[float] = []
 
-    def verify() -> None:
+    def verify(address: bytes) -> None:
         started = time.monotonic()
         with pytest.raises(Unavailable):
-            keyring.verify(message(alice), public(alice))
+            keyring.verify(message(alice), public(alice), address)
         refusals.append(time.monotonic() - started)
 
-    threads = [threading.Thread(target=verify) for _ in range(AT_ONCE + MAX_QUEUE + 5)]
+    addresses = [bytes([number]) for number in range(AT_ONCE + MAX_QUEUE + 5)]
+    threads = [threading.Thread(target=verify, args=(each,)) for each in addresses]
     try:
         for thread in threads:
             thread.start()

@@ -140,7 +140,7 @@ class Endpoint:
                 self._leave(request)
                 return
             if request.sealed is not None and self._signatures is not None:
-                transaction.admitted = self._signatures.admit(request)
+                transaction.admitted = self._signatures.admit(request, transaction.address)
             ticket = transaction.ticket = self._ticket(transaction, request, transaction.admitted)
             self.exchange.start(ticket, transaction.received, transaction.head.hold_seconds)
         except SignalError as refusal:

@@ -24,9 +24,6 @@ from .signature_packet import END_OF_TIME
 AT_ONCE: Final = 4
 """Signatures that gpg works on at the same time."""
 
-MAX_QUEUE: Final = 32
-"""Verifications that wait for their turn; past it, 503."""
-
 START_SECONDS: Final = 60.0
 """For loading keys, of which there may be thousands."""
 
@@ -43,6 +40,7 @@ class GnupgEngine(Engine):
     """
 
     takes_new = False
+    at_once = AT_ONCE
 
     def __init__(self, private_key: str | None = None, passphrase: str | None = None) -> None:
         for program in ("gpg", "gpgv", "gpgconf"):
@@ -54,7 +52,6 @@ class GnupgEngine(Engine):
         self._passphrase = passphrase
         self._public_key: str | None = None
         self._lock = threading.Lock()
-        self._verifying = 0
         self._is_closed = False
         try:
             self._helper: Helper | None = self._start()
@@ -67,19 +64,8 @@ class GnupgEngine(Engine):
     def public_key(self) -> str | None:
         return self._public_key
 
-    def check_room(self) -> None:
-        if self._verifying >= AT_ONCE + MAX_QUEUE:
-            raise Unavailable("gpg has too much to do")
-
     def verify(self, message: bytes, key: bytes) -> Signed:
-        with self._lock:
-            self.check_room()
-            self._verifying += 1
-        try:
-            reply = self._ask(do="verify", key=to_base64(key), message=to_base64(message))
-        finally:
-            with self._lock:
-                self._verifying -= 1
+        reply = self._ask(do="verify", key=to_base64(key), message=to_base64(message))
         return Signed(from_base64(reply["text"]), reply["fingerprint"], reply["signed_at"])
 
     def sign(self, text: str, *, at: int | None = None) -> str:

@@ -11,8 +11,9 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from ..errors import Untrusted
 from .certificate import CLOCK_SECONDS, NEEDS_SEQUOIA, Certificate
@@ -20,6 +21,13 @@ from .certificate_reader import read_public_key
 from .key_packet import Key
 from .message import read_message
 from .signature_packet import EXPIRES, Signature
+from .turns import Turns
+
+MAX_QUEUE: Final = 32
+"""Verifications that wait for their turn."""
+
+TURN_SECONDS: Final = 4.0
+"""How long one waits, a second more than a program of the engine's may hang."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,16 +48,16 @@ class Signed:
 class Engine(ABC):
     """The arithmetic of OpenPGP.
 
+    Attributes:
+        at_once: so many verifications at the same time; None: it does each at once.
+
     Raises, each method:
-        Unavailable: it has too much to do, or cannot work.
+        Unavailable: it cannot work.
     """
 
+    at_once: ClassVar[int | None] = None
     takes_new: ClassVar[bool]
     """Does it know what came with RFC 9580: version 6, and Ed25519 and Ed448 as algorithms of their own?"""
-
-    @abstractmethod
-    def check_room(self) -> None:
-        """Raise Unavailable if there is no room for a verification, before any work is done for it."""
 
     @abstractmethod
     def verify(self, message: bytes, key: bytes) -> Signed:
@@ -105,6 +113,7 @@ class Keyring:
         self._trusted = trusted
         self._clock = clock
         self._is_own_clock = True
+        self._turns = None if engine.at_once is None else Turns(engine.at_once, MAX_QUEUE, TURN_SECONDS)
 
     def set_clock(self, clock: Callable[[], float]) -> None:
         """Sign and verify by another clock than this machine's, in seconds since 1970."""
@@ -115,20 +124,25 @@ class Keyring:
     def trusted(self) -> Mapping[str, Certificate] | None:
         return self._trusted
 
-    def verify(self, message: str, public_key: str) -> Signed:
+    def verify(self, message: str, public_key: str, who: bytes = b"") -> Signed:
         """Verify a message, with the trusted copy of the key that `public_key` names, or with itself.
+
+        Args:
+            who: the address that it comes from, if there are several; see `turns`.
 
         Raises:
             Untrusted: it does not hold; the reason is for the log.
             Unavailable: there is too much to verify just now.
         """
-        self._engine.check_room()
+        if self._turns is not None:
+            self._turns.check(who)  # before any work is done for it
         read = read_message(message)
         if read.signature.is_new and not self._engine.takes_new:
             raise Untrusted(NEEDS_SEQUOIA)
         certificate = self._certificate(public_key)
         signer, key = self._signer(read.signature, certificate)
-        signed = self._engine.verify(read.plain(signer), key)
+        with nullcontext() if self._turns is None else self._turns.turn(who):
+            signed = self._engine.verify(read.plain(signer), key)
         if signed != Signed(read.text, certificate.fingerprint, read.signature.created):
             raise Untrusted("the engine read something else")
         return signed

@@ -54,9 +54,6 @@ class SequoiaEngine(Engine):
     def public_key(self) -> str | None:
         return self._public_key
 
-    def check_room(self) -> None:
-        pass
-
     def verify(self, message: bytes, key: bytes) -> Signed:
         try:
             certificate = pysequoia.Cert.from_bytes(key)

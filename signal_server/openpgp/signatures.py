@@ -160,8 +160,8 @@ class Signatures:
         self._known: OrderedDict[bytes, Signed] = OrderedDict()
         self._lock = threading.Lock()
 
-    def admit(self, asked: Request) -> Admitted:
-        """Verify a signed request.
+    def admit(self, asked: Request, who: bytes = b"") -> Admitted:
+        """Verify a signed request, which comes from the address `who`.
 
         A text that was seen before is a replay. But the repeat of an answer, by a client that did not hear
         what became of it, may be the same to the byte: that is for the store to know (see `Matcher`).
@@ -173,8 +173,8 @@ class Signatures:
         sealed = asked.sealed
         assert sealed is not None
         with self._timed("verify"):
-            signal = self.keyring.verify(sealed.signal, sealed.public_key)
-        namespace = self._namespace(sealed)
+            signal = self.keyring.verify(sealed.signal, sealed.public_key, who)
+        namespace = self._namespace(sealed, who)
         agreed, again_ms = agree(asked, namespace, signal, now_ms=round(self._clock() * 1000))
         once = f"{signal.fingerprint}:{hashlib.sha256(signal.text).hexdigest()}"
         is_replay = self._memory.remember_once(once, seconds=again_ms / 1000 + 1)
@@ -220,7 +220,7 @@ class Signatures:
     def close(self) -> None:
         self.keyring.close()
 
-    def _namespace(self, sealed: Sealed) -> Signed:
+    def _namespace(self, sealed: Sealed, who: bytes) -> Signed:
         """Verify a SIGNED_NAMESPACE, or remember that it was verified.
 
         A key that was revoked or has expired since is still noticed, for it signs the signal too.
@@ -230,7 +230,7 @@ class Signatures:
             known = self._known.get(name)
         if known is None:
             with self._timed("verify"):
-                known = self.keyring.verify(sealed.namespace, sealed.public_key)
+                known = self.keyring.verify(sealed.namespace, sealed.public_key, who)
             read_namespace(known.text)  # before it is kept: it bounds what is
         with self._lock:
             self._known[name] = known
