@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from math import inf
 from typing import Final, NamedTuple
 
 from ..errors import Untrusted
 from .armour import PUBLIC_KEY_BLOCK, armour
-from .key_packet import Key, read_key, scheme_of
+from .key_packet import Key, hashed, scheme_of
 from .packets import PUBLIC_SUBKEY, SIGNATURE, USER_ID, Packet
 from .signature_packet import (
     EMBEDDED,
@@ -58,6 +58,10 @@ class Component:
         found = [each for each in self.of_kind(*kinds) if each.created <= until]
         last = max((each.created for each in found), default=0)
         return [each for each in found if each.created == last]
+
+    def saying(self, *signatures: Signature) -> Component:
+        """The same with these signatures alone."""
+        return Component(self.packet, signatures, self.key)
 
     def plain(self, primary: Key) -> bytes:
         packets = [self.packet, *(Packet(SIGNATURE, each.plain(primary)) for each in self.signatures)]
@@ -187,7 +191,7 @@ class Certificate:
             subkey, statement, heard = self._binding_of(signer, signed_at)
             _check_times(signer, heard, now)
             consent = _consent(self.primary, subkey, statement, signed_at=signed_at, now=now)
-            kept.append(replace(subkey, signatures=(statement,)))
+            kept.append(subkey.saying(statement))
         flags = [value for each in heard for value in each.values_of(KEY_FLAGS)]
         if not statement.values_of(KEY_FLAGS) or not all(each and each[0] & MAY_SIGN for each in flags):
             raise Untrusted("key not for signing")
@@ -232,10 +236,9 @@ class Certificate:
             name, statement = self._name_of(signed_at)
             heard += [statement, *name.newest(*CERTIFICATIONS, until=signed_at)]
             if statement.values_of(KEY_FLAGS) or not direct:
-                named = replace(name, signatures=(statement,))
-                return [replace(own, signatures=()), named], statement, heard
+                return [own.saying(), name.saying(statement)], statement, heard
         # Alone: beside a name gpg would not mind whether it holds.
-        return [replace(own, signatures=(direct[-1],))], direct[-1], heard
+        return [own.saying(direct[-1])], direct[-1], heard
 
     def _name_of(self, signed_at: float) -> tuple[Component, Signature]:
         """A name that the key bore when it signed, one that says what the key is for if there is any."""
@@ -301,5 +304,5 @@ def signed_over(primary: Key, head: Packet) -> bytes:
     if head.tag == USER_ID:
         return primary.hashed + b"\xb4" + len(head.body).to_bytes(4, "big") + head.body
     if head.tag == PUBLIC_SUBKEY:
-        return primary.hashed + read_key(head).hashed
+        return primary.hashed + hashed(head.body)
     return primary.hashed

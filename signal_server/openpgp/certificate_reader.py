@@ -19,7 +19,7 @@ from .certificate import (
     is_consent,
     signed_over,
 )
-from .key_packet import Key, read_key, scheme_of
+from .key_packet import Key, Scheme, read_key, scheme_of
 from .packets import PUBLIC_KEY, PUBLIC_SUBKEY, SIGNATURE, USER_ATTRIBUTE, USER_ID, Packet, read_packets
 from .signature_packet import EMBEDDED, Signature, Subpacket, read_signature
 
@@ -60,9 +60,11 @@ def read_certificate(data: bytes) -> Certificate:
     if not packets or packets[0].tag != PUBLIC_KEY or any(each.tag not in allowed for each in packets[1:]):
         raise Untrusted("key form")
     primary = read_key(packets[0])
-    scheme_of(primary)
+    scheme = scheme_of(primary)
     found = [
-        _component(primary, head, behind) for head, behind in _grouped(packets) if _is_known(primary, head)
+        _component(primary, scheme, head, behind)
+        for head, behind in _grouped(packets)
+        if _is_known(primary, head)
     ]
     components = [each for each, _ in found if each.packet.tag != USER_ID or _is_name(each)]
     return Certificate(primary, tuple(components), has_weak=any(weak for _, weak in found))
@@ -92,12 +94,11 @@ def _is_known(primary: Key, head: Packet) -> bool:
     return head.tag != USER_ATTRIBUTE
 
 
-def _component(primary: Key, head: Packet, packets: list[Packet]) -> tuple[Component, bool]:
+def _component(primary: Key, scheme: Scheme, head: Packet, packets: list[Packet]) -> tuple[Component, bool]:
     """A packet and what the primary key itself says of it, as far as it counts; and whether some does not,
     because of its hash."""
-    scheme, key, kept, has_weak = scheme_of(primary), None, [], False
-    if head.tag != USER_ID:
-        key = read_key(head)
+    key = None if head.tag == USER_ID else read_key(head)
+    kept, has_weak = [], False
     for packet in packets:
         if packet.body[:1] == b"\x03" and int.from_bytes(packet.body[2:3], "big") not in REVOCATIONS:
             continue  # of other people, from last century

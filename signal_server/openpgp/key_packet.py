@@ -47,6 +47,7 @@ class Key:
 
     Attributes:
         fingerprint: upper-case hex, 40 digits for version 4 and 64 for version 6.
+        hashed: how it is written where it is signed, and for its fingerprint.
         created: seconds since 1970.
         material: what its algorithm needs.
     """
@@ -54,6 +55,7 @@ class Key:
     packet: Packet
     version: int
     fingerprint: str
+    hashed: bytes
     created: int
     algorithm: int
     material: bytes
@@ -66,11 +68,6 @@ class Key:
     def is_new(self) -> bool:
         return is_new(self.packet.body)
 
-    @property
-    def hashed(self) -> bytes:
-        """How it is written where it is signed, and for its fingerprint."""
-        return _hashed(self.packet.body)
-
 
 def read_key(packet: Packet) -> Key:
     """Read a public key or subkey. What its algorithm is does not matter here.
@@ -79,19 +76,20 @@ def read_key(packet: Packet) -> Key:
         Untrusted: it is of another version, or cut.
     """
     reader = Reader(packet.body)
-    version = reader.number(1)
+    version = reader.byte()
     if version not in (4, 6):
         raise Untrusted("key version")
-    created, algorithm = reader.number(4), reader.number(1)
+    written = hashed(packet.body)
+    created, algorithm = reader.number(4), reader.byte()
     if version == 6:
         material = reader.take(reader.number(4))
         if reader:
             raise Untrusted("key packet")
-        fingerprint = sha256(_hashed(packet.body)).hexdigest()
+        fingerprint = sha256(written).hexdigest()
     else:
         material = reader.rest()
-        fingerprint = sha1(_hashed(packet.body), usedforsecurity=False).hexdigest()
-    return Key(packet, version, fingerprint.upper(), created, algorithm, material)
+        fingerprint = sha1(written, usedforsecurity=False).hexdigest()
+    return Key(packet, version, fingerprint.upper(), written, created, algorithm, material)
 
 
 def is_new(body: bytes) -> bool:
@@ -99,7 +97,8 @@ def is_new(body: bytes) -> bool:
     return body[:1] == b"\6" or (len(body) > 5 and body[5] in NEW)
 
 
-def _hashed(body: bytes) -> bytes:
+def hashed(body: bytes) -> bytes:
+    """How a key is written where it is signed, and for its fingerprint."""
     if body[0] == 6:
         return b"\x9b" + len(body).to_bytes(4, "big") + body
     return b"\x99" + len(body).to_bytes(2, "big") + body
@@ -129,7 +128,7 @@ def scheme_of(key: Key) -> Scheme:
 
 
 def _on_curve(key: Key, reader: Reader) -> Scheme:
-    found = CURVES.get(reader.take(reader.number(1))) if key.algorithm in (ECDSA, EDDSA) else None
+    found = CURVES.get(reader.take(reader.byte())) if key.algorithm in (ECDSA, EDDSA) else None
     # RFC 9580, 5.2.3.3 (and 5.5.5.5): the old form of Ed25519 is for version 4 alone.
     if found is None or found.algorithm != key.algorithm or (key.version == 6 and key.algorithm == EDDSA):
         raise Untrusted("key algorithm")

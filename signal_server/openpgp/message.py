@@ -85,7 +85,7 @@ def _text(body: bytes) -> bytes:
     reader = Reader(body)
     if reader.take(1) not in (b"b", b"t", b"u"):
         raise Untrusted("text form")
-    reader.take(reader.number(1))  # a file's name
+    reader.take(reader.byte())  # a file's name
     reader.take(4)  # its time
     return reader.rest()
 

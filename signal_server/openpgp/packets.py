@@ -8,8 +8,7 @@ in two ways never get them. No cryptography happens in these files.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from ..errors import Untrusted
 
@@ -23,8 +22,7 @@ PUBLIC_SUBKEY: Final = 14
 USER_ATTRIBUTE: Final = 17
 
 
-@dataclass(frozen=True, slots=True)
-class Packet:
+class Packet(NamedTuple):
     tag: int
     body: bytes
 
@@ -59,6 +57,13 @@ class Reader:
     def number(self, size: int) -> int:
         return int.from_bytes(self.take(size), "big")
 
+    def byte(self) -> int:
+        """The next byte: a reader does little else."""
+        if self._place >= len(self._data):
+            raise Untrusted("truncated")
+        self._place += 1
+        return self._data[self._place - 1]
+
     def rest(self) -> bytes:
         return self.take(len(self._data) - self._place)
 
@@ -73,7 +78,7 @@ def read_packets(data: bytes) -> Iterator[Packet]:
     """All packets of `data`, one after the other."""
     reader = Reader(data)
     while reader:
-        header = reader.number(1)
+        header = reader.byte()
         if header & 0xC0 == 0xC0:
             yield Packet(header & 0x3F, _new_body(reader))
         elif header & 0x80:
@@ -85,7 +90,7 @@ def read_packets(data: bytes) -> Iterator[Packet]:
 def _new_body(reader: Reader) -> bytes:
     pieces = []
     while True:
-        first = reader.number(1)
+        first = reader.byte()
         if 224 <= first < 255:  # one piece of several
             pieces.append(reader.take(1 << (first & 0x1F)))
             continue
@@ -104,5 +109,5 @@ def length_of(reader: Reader, first: int) -> int:
     if first < 192:
         return first
     if first < 255:
-        return (first - 192 << 8) + reader.number(1) + 192
+        return (first - 192 << 8) + reader.byte() + 192
     return reader.number(4)
