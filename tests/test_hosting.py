@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,7 +32,30 @@ run()
 
 APP = "docs.examples.mounted:app"
 
-GUNICORN = ("gunicorn", "--config", "/dev/null", APP, "--bind")
+PYTHON = (sys.executable, "-m")
+GUNICORN = (*PYTHON, "gunicorn", "--config", "/dev/null", APP, "--bind")
+
+UWSGI = (str(Path(sys.executable).parent / "uwsgi"), "--need-app", "--die-on-term", "--master")
+UWSGI += ("--http-socket", "127.0.0.1:{port}", "--module", APP)
+
+MOD_WSGI = Path(f"/usr/lib/apache2/modules/mod_wsgi.so-{sys.version_info.major}.{sys.version_info.minor}")
+
+APACHE = """
+ServerRoot {folder}
+PidFile {folder}/httpd.pid
+ErrorLog {folder}/log
+DefaultRuntimeDir {folder}
+LoadModule mpm_event_module /usr/lib/apache2/modules/mod_mpm_event.so
+LoadModule authz_core_module /usr/lib/apache2/modules/mod_authz_core.so
+LoadModule wsgi_module {module}
+ServerName rift.example
+Listen 127.0.0.1:{port}
+ServerLimit 1
+WSGIPythonPath {path}
+WSGIApplicationGroup %{{GLOBAL}}
+WSGIScriptAlias / {folder}/rift.wsgi
+"""
+"""One process of Apache's, with the application in it. Its daemon processes would not run as root."""
 
 SEVERAL = "several processes"
 ONE = "one request at a time"
@@ -41,9 +66,21 @@ SERVERS = {
     "gthread": (*GUNICORN, "127.0.0.1:{port}", "--worker-class", "gthread", "--threads", "20"),
     "two workers": (*GUNICORN, "127.0.0.1:{port}", "--worker-class", "gevent", "--workers", "2"),
     "sync": (*GUNICORN, "127.0.0.1:{port}", "--worker-class", "sync"),
-    "flask run": ("flask", "--app", "docs.examples.mounted", "run", "--port", "{port}"),
-    "waitress": ("waitress", "--host", "127.0.0.1", "--port", "{port}", "--threads", "20", APP),
+    "flask run": (*PYTHON, "flask", "--app", "docs.examples.mounted", "run", "--port", "{port}"),
+    "waitress": (*PYTHON, "waitress", "--host", "127.0.0.1", "--port", "{port}", "--threads", "20", APP),
+    "uWSGI": (*UWSGI, "--threads", "20"),
+    "uWSGI, 2 processes": (*UWSGI, "--threads", "20", "--processes", "2"),
+    "uWSGI, no threads": UWSGI,
+    "mod_wsgi": ("/usr/sbin/apache2", "-X", "-f", "{folder}/httpd.conf"),
 }
+
+WITHOUT_SOCKETS = [
+    "waitress",
+    "uWSGI",
+    pytest.param(
+        "mod_wsgi", marks=pytest.mark.skipif(not MOD_WSGI.exists(), reason="Debian's is of another Python")
+    ),
+]
 
 
 class Hosted:
@@ -52,7 +89,12 @@ class Hosted:
     def __init__(self, name: str, folder: Path, **settings: object) -> None:
         self._port = free_port()
         self._path = folder / "log"
-        self._command = [sys.executable, "-m", *(each.format(port=self._port) for each in SERVERS[name])]
+        self._command = [each.format(port=self._port, folder=folder) for each in SERVERS[name]]
+        if name == "mod_wsgi":
+            path = os.pathsep.join([str(ROOT), sysconfig.get_path("purelib")])
+            settings_of_apache = APACHE.format(folder=folder, module=MOD_WSGI, port=self._port, path=path)
+            (folder / "httpd.conf").write_text(settings_of_apache)
+            (folder / "rift.wsgi").write_text("from docs.examples.mounted import app as application\n")
         limits = {"REQUEST_LIMIT": "", "PAIR_LIMIT": "", "REQUEST_TIMEOUT": 2}
         self._environ = environment(**limits, **settings) | {"PYTHONPATH": str(ROOT)}
         self._folder = folder
@@ -114,10 +156,11 @@ def test_a_server_that_can_do_it_all(name: str, tmp_path: Path) -> None:
         assert not any(words in server.log for words in (SEVERAL, ONE, NO_SOCKET))
 
 
-def test_without_a_socket_nothing_is_said_to_be_delivered(tmp_path: Path) -> None:
-    with hosted("waitress", tmp_path) as server:
-        answered, _ = server.link()
-        assert answered == "NO_PEER"
+@pytest.mark.parametrize("name", WITHOUT_SOCKETS)
+def test_without_a_socket_nothing_is_said_to_be_delivered(name: str, tmp_path: Path) -> None:
+    with hosted(name, tmp_path) as server:
+        assert server.link() == ("NO_PEER", "ANSWER")
+        assert server.get("/rift/ready").status == 200
         assert server.log.count(NO_SOCKET) == 1
         assert not any(words in server.log for words in (SEVERAL, ONE))
 

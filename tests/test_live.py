@@ -423,16 +423,25 @@ def test_chunked_bodies_within_the_same_bound(server: Server) -> None:
         assert call.reply().status == 413
 
 
+def test_the_connection_ends_with_the_refusal_of_what_is_not_read_to_its_end(server: Server) -> None:
+    with server.call(
+        body=b"x" * (DRAIN_BYTES // 2), headers={"Content-Length": str(2 * DRAIN_BYTES)}
+    ) as call:
+        assert call.reply().status == 413
+        assert not call.reply(1).status  # at once; its other half is awaited for longer
+
+
 def test_a_request_behind_a_body_that_is_not_read_to_its_end_may_come_again(server: Server) -> None:
     """A proxy sends it on the connection of a client whose body was far too large."""
     next_body = json.dumps(connect("bob", NAMESPACE="behind")).encode()
     head = f"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: {len(next_body)}\r\n"
     behind = f"{head}Content-Type: application/json\r\n\r\n".encode() + next_body
-    large = b"x" * (DRAIN_BYTES + 70_000)
+    large = chunked(b"x" * (DRAIN_BYTES + 70_000))  # nobody says how long it is
     with server.offer("alice", NAMESPACE="behind"):
         server.until(waiting=1)
         for _ in range(20):
-            with server.call(body=large + behind, headers={"Content-Length": str(len(large))}) as call:
+            headers = {"Content-Length": "", "Transfer-Encoding": "chunked"}
+            with server.call(body=large + behind, headers=headers) as call:
                 assert call.reply().status == 413
                 told = call.reply()
             if told.status:  # else the connection was closed before it came

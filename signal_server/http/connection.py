@@ -194,6 +194,9 @@ class Connection:
         if not self._pending:
             return
         self._pending = False
+        if self._socket is not None and int(self._environ.get("CONTENT_LENGTH") or 0) > DRAIN_BYTES:
+            # A proxy must see with the refusal that this connection ends, or has another's request on it.
+            _shutdown(self._socket, socket.SHUT_WR)
         timer = self._timers.after(BODY_SECONDS, self.stop_reading)
         intake = self._intake()
         if intake is not None:
