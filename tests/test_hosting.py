@@ -8,14 +8,17 @@ import socket
 import subprocess
 import sys
 import sysconfig
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from flask import Flask
 
 from live import ROOT, Call, Reply, environment, free_port
 from redis_server import RedisServer
+from signal_server import Spacerift
 
 WITHOUT_EPOLL = """
 import select, socket, sys
@@ -35,7 +38,13 @@ APP = "docs.examples.mounted:app"
 PYTHON = (sys.executable, "-m")
 GUNICORN = (*PYTHON, "gunicorn", "--config", "/dev/null", APP, "--bind")
 
-UWSGI = (str(Path(sys.executable).parent / "uwsgi"), "--need-app", "--die-on-term", "--master")
+UWSGI = (
+    str(Path(sys.executable).parent / "uwsgi"),
+    "--need-app",
+    "--die-on-term",
+    "--master",
+    "--worker-reload-mercy=2",
+)
 UWSGI += ("--http-socket", "127.0.0.1:{port}", "--module", APP)
 
 MOD_WSGI = Path(f"/usr/lib/apache2/modules/mod_wsgi.so-{sys.version_info.major}.{sys.version_info.minor}")
@@ -70,13 +79,15 @@ SERVERS = {
     "waitress": (*PYTHON, "waitress", "--host", "127.0.0.1", "--port", "{port}", "--threads", "20", APP),
     "uWSGI": (*UWSGI, "--threads", "20"),
     "uWSGI, 2 processes": (*UWSGI, "--threads", "20", "--processes", "2"),
-    "uWSGI, no threads": UWSGI,
+    "uWSGI, one thread": UWSGI,
+    "uWSGI, greenlets": (*UWSGI, "--gevent", "20", "--gevent-monkey-patch"),
     "mod_wsgi": ("/usr/sbin/apache2", "-X", "-f", "{folder}/httpd.conf"),
 }
 
 WITHOUT_SOCKETS = [
     "waitress",
     "uWSGI",
+    "uWSGI, greenlets",
     pytest.param(
         "mod_wsgi", marks=pytest.mark.skipif(not MOD_WSGI.exists(), reason="Debian's is of another Python")
     ),
@@ -131,11 +142,16 @@ class Hosted:
         asked = {"TYPE": "CONNECT", "SIGNAL": f"signal of {name}", "FINGERPRINT": name, **extra}
         return Call(self._port, asked, path="/rift/")
 
+    def until_one_waits(self) -> None:
+        deadline = time.monotonic() + 20
+        while b"spacerift_waiting 1.0" not in self.get("/rift/metrics").body:
+            assert time.monotonic() < deadline, self.log
+            time.sleep(0.02)
+
     def link(self) -> tuple[str, str]:
         """What the answering peer hears, and the other one."""
         alice = self.call("alice")
-        while b"spacerift_waiting 1.0" not in self.get("/rift/metrics").body:
-            time.sleep(0.02)
+        self.until_one_waits()
         demoted = self.call("bob").reply()
         assert demoted.type == "DEMOTE"
         answered = self.call("bob", NONCE=demoted["NONCE"]).reply()
@@ -161,12 +177,16 @@ def test_without_a_socket_nothing_is_said_to_be_delivered(name: str, tmp_path: P
     with hosted(name, tmp_path) as server:
         assert server.link() == ("NO_PEER", "ANSWER")
         assert server.get("/rift/ready").status == 200
+        server.call("leaver", NAMESPACE="left").close()
+        server.until_one_waits()
+        assert server.call("newcomer", NAMESPACE="left").reply().type == "DEMOTE"  # nobody saw it leave
         assert server.log.count(NO_SOCKET) == 1
         assert not any(words in server.log for words in (SEVERAL, ONE))
 
 
-def test_several_processes_without_redis_are_not_ready(tmp_path: Path) -> None:
-    with hosted("two workers", tmp_path) as server:
+@pytest.mark.parametrize("name", ["two workers", "uWSGI, 2 processes"])
+def test_several_processes_without_redis_are_not_ready(name: str, tmp_path: Path) -> None:
+    with hosted(name, tmp_path) as server:
         assert server.get("/rift/ready").status == 503
         for number in range(20):
             server.call(f"peer {number}", TYPE="").reply()
@@ -183,8 +203,22 @@ def test_several_processes_with_redis_are_ready(tmp_path: Path) -> None:
             assert SEVERAL not in server.log
 
 
-def test_a_server_that_holds_one_request_is_told(tmp_path: Path) -> None:
-    with hosted("sync", tmp_path) as server:
+def test_no_thread_is_there_before_the_first_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server may fork then, and threads do not come along: a worker of uWSGI would wait for its end."""
+    started: list[str] = []
+    monkeypatch.setattr(threading.Thread, "start", lambda thread: started.append(thread.name))
+    for more in ({}, {"REDIS_URL": "redis://127.0.0.1:1", "SECRET_KEY": "x"}, {"SIGNATURES": "optional"}):
+        app = Flask("host")
+        app.config |= {f"SPACERIFT_{name}": value for name, value in more.items()}
+        Spacerift(app)
+        if app.extensions["spacerift"].signatures is not None:
+            app.extensions["spacerift"].signatures.close()
+    assert not started
+
+
+@pytest.mark.parametrize("name", ["sync", "uWSGI, one thread"])
+def test_a_server_that_holds_one_request_is_told(name: str, tmp_path: Path) -> None:
+    with hosted(name, tmp_path) as server:
         assert server.call("alone", TYPE="").reply().status == 499
         assert server.log.count(ONE) == 1
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 from typing import Any, Final
 
+from gevent.monkey import is_module_patched
+
 SOCKETS: Final = ("gunicorn.socket", "werkzeug.socket")
 """Where a server lends us the client's socket."""
 
@@ -43,7 +45,7 @@ class Hosting:
         self.is_split = bool(environ.get("wsgi.multiprocess")) and not self._is_shared
         if self.is_split:
             log.warning("several processes without REDIS_URL: most peers never meet, /ready is 503; %s", SEE)
-        if not environ.get("wsgi.multithread"):
+        if not environ.get("wsgi.multithread") and not is_module_patched("threading"):  # uWSGI's --gevent
             log.warning("this server has one request at a time in a process, so no peer can wait; %s", SEE)
         if not lends_socket(environ):
             log.warning(
