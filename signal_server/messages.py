@@ -111,6 +111,12 @@ class Request:
         """Is it a `CONNECT` with a `nonce`?"""
         return self.nonce is not None and self.type == CONNECT
 
+    @property
+    def asks(self) -> str:
+        """What it asks for, as the log has it: `CONNECT`, `ANSWER`, `BOUNCE` or `LEAVE`; `signed-CONNECT`."""
+        what = ANSWER if self.is_answer else self.type
+        return what if self.sealed is None else f"signed-{what}"
+
 
 @dataclass(slots=True)
 class Admitted:
@@ -310,13 +316,12 @@ def parse_ordinary(body: bytes) -> Request | None:
     try:
         text = body.decode("ascii")
         values, end = _scan(text, 0)
-    except (BadRequest, ValueError, RecursionError, StopIteration):
-        return None
-    if end != len(text) or type(values) is not dict or not _ORDINARY.issuperset(values):
-        return None
-    for value in values.values():
-        if type(value) is not str or not value.isascii():
+        if end != len(text) or type(values) is not dict or not _ORDINARY.issuperset(values):
             return None
+        if not "".join(values.values()).isascii():  # which takes strings only, and no loop of ours
+            return None
+    except (BadRequest, TypeError, ValueError, RecursionError, StopIteration):
+        return None
     get = values.get
     kind, signal, namespace, fingerprint = get("TYPE"), get("SIGNAL"), get("NAMESPACE"), get("FINGERPRINT")
     nonce, name, rematch = get("NONCE"), get("REQUEST"), get("REMATCH")

@@ -8,6 +8,7 @@ import signal
 import time
 from collections import defaultdict
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from signal_server import Settings, create_app
 from signal_server.errors import BadRequest, Full, Unavailable
 from signal_server.messages import ANSWER, DEMOTE, Reply, Request, Sealed
 from signal_server.telemetry.metrics import PUBLISH_SECONDS, Metrics, exposition, process_metrics
-from signal_server.telemetry.request_log import Entry, RequestLog
+from signal_server.telemetry.request_log import RequestLog
 
 SECRETS = {
     "SECRET_KEY": "the-deployments-secret",
@@ -105,11 +106,20 @@ def test_each_outcome_is_counted() -> None:
         assert 0.29 <= waited < 5
 
 
+@dataclass
+class Asked:
+    """A request, as the log has it."""
+
+    asks: str = "-"
+    id: str = "id"
+    received: float = field(default_factory=time.monotonic)
+
+
 def test_a_full_server_counts_as_a_limit() -> None:
     counts = Metrics()
     request_log = RequestLog(counts, form="off", trusts_ids=False)
     for refusal in (Full(), Unavailable("shutting down")):
-        Entry(request_log, "", time.monotonic()).refused(refusal)
+        request_log.refused(Asked(), refusal)
     assert counts.refusals == {"waiting": 1}
 
 
@@ -307,11 +317,10 @@ def lines(form: str, capsys: pytest.CaptureFixture[str]) -> list[str]:
     """What our own server writes to the terminal."""
     request_log = RequestLog(process_metrics(), form=form, trusts_ids=False)
     request_log._terminal = True
-    entry = Entry(request_log, "", time.monotonic())
-    entry.request = Request("BOUNCE", nonce="n", sealed=Sealed("", "", ""))
-    entry.replied(DEMOTE, "200 OK", written=False)
-    Entry(request_log, "", time.monotonic()).refused(BadRequest('not "JSON"'))
-    Entry(request_log, "", time.monotonic()).hung_up()
+    bounced = Request("BOUNCE", nonce="n", sealed=Sealed("", "", ""))
+    request_log.replied(Asked(bounced.asks), DEMOTE, "200 OK", written=False)
+    request_log.refused(Asked(), BadRequest('not "JSON"'))
+    request_log.hung_up(Asked())
     return capsys.readouterr().err.splitlines()
 
 
@@ -356,9 +365,7 @@ def test_the_host_decides_where_the_lines_go(caplog: pytest.LogCaptureFixture) -
     request_log = RequestLog(process_metrics(), form="text", trusts_ids=False)
     for level, count in (("WARNING", 0), ("INFO", 1)):
         with caplog.at_level(level, logger="signal_server"):
-            entry = Entry(request_log, "", time.monotonic())
-            entry.request = Request("CONNECT", "offer")
-            entry.replied("NO_PEER", "299 No Peer")
+            request_log.replied(Asked(Request("CONNECT", "offer").asks), "NO_PEER", "299 No Peer")
         assert len(caplog.messages) == count
     assert re.fullmatch(r"id=\S+ asked=CONNECT reply=NO_PEER status=299 ms=\d+\.\d", caplog.messages[0])
 
@@ -377,9 +384,7 @@ def test_counting_and_logging_cost_little(tmp_path: Path, monkeypatch: pytest.Mo
         for _ in range(20):
             started = time.perf_counter()
             for _ in range(100):
-                entry = Entry(request_log, "", time.monotonic())
-                entry.request = asked
-                entry.replied("DEMOTE", "200 OK")
+                request_log.replied(Asked(asked.asks, request_log.id("")), "DEMOTE", "200 OK")
             spent.append((time.perf_counter() - started) * 1e4)
     assert (tmp_path / "log").read_text().count("reply=DEMOTE") == 2000
     assert min(spent) < 70

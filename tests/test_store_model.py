@@ -20,7 +20,8 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_s
 
 import signal_server.matching.stores.redis_scripts as redis_scripts
 from redis_server import RedisServer
-from signal_server.matching.rules import Times
+from signal_server.matching.deadlines import Due
+from signal_server.matching.rules import Rules, Times
 from signal_server.matching.stores.base import LEAVE_SECONDS, Name, Outcome
 from signal_server.matching.stores.memory import MemoryStore
 from signal_server.matching.stores.redis import RedisStore
@@ -38,6 +39,15 @@ FOR_EVER = 10**9
 PEERS = st.sampled_from(["ann", "ben", "cat", "dan", "eve"])
 POOLS = st.sampled_from(["open:", "open:chess"])
 NAMES = ["red", "green"]
+
+
+def counts(rules: Rules, due: Due) -> bool:
+    """Is this still the deadline of what it names? An offer that is out ends when it returns."""
+    _, number, name = due
+    handover, offer = rules._handovers.get(name), rules._offers.get(name)
+    if handover is not None:
+        return handover.due == number
+    return offer is not None and offer.nonce is None
 
 
 class Machine(RuleBasedStateMachine):
@@ -349,7 +359,7 @@ class Machine(RuleBasedStateMachine):
     def next_due_ms(self) -> int | None:
         rules = self.model._rules
         entries = itertools.chain(*rules.deadlines._queues, rules.deadlines._early)
-        return min((due[0] for due in entries if rules._counts(due)), default=None)
+        return min((due[0] for due in entries if counts(rules, due)), default=None)
 
     def nonces(self) -> st.SearchStrategy[str]:
         """One that was given to somebody, most often one that is good still."""

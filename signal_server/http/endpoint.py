@@ -22,7 +22,7 @@ from ..matching.tickets import Ticket
 from ..messages import ANSWER, BOUNCE, DEMOTE, LEAVE, LEFT, NO_PEER, Admitted, Reply, Request
 from ..openpgp.signatures import Signatures
 from ..settings import Settings
-from ..telemetry.request_log import Entry, RequestLog
+from ..telemetry.request_log import RequestLog
 from ..telemetry.signs import ProxySigns
 from .connection import gunzip
 from .head import Head, Header, Heads
@@ -37,26 +37,28 @@ HEADERS: Final = [
 ]
 
 
-class Transaction(Entry):
-    """One request and its reply; the entry of the log, too.
+class Transaction(Ticket):
+    """One request and its reply; what the log tells of, too.
 
     Attributes:
+        id: names it in the log and to the client.
+        received: when it came in, by the monotonic clock.
         head: of the request.
-        address: of the client, hashed.
+        asks: what it asks for, once that is known; see `Request.asks`.
+        is_sealed: it is signed.
         admitted: a signed request, once it was let in.
-        ticket: while it is decided, or waits.
-        refusal: it is refused.
     """
 
-    __slots__ = ("address", "admitted", "head", "refusal", "ticket")
+    __slots__ = ("admitted", "asks", "head", "id", "is_sealed", "received")
 
-    def __init__(self, log: RequestLog, given_id: str, received: float, head: Head, address: bytes) -> None:
-        Entry.__init__(self, log, given_id, received)
+    def __init__(self, id: str, received: float, head: Head, address: bytes) -> None:
+        Ticket.__init__(self, address)
+        self.id = id
+        self.received = received
         self.head = head
-        self.address = address
+        self.asks = "-"
+        self.is_sealed = False
         self.admitted: Admitted | None = None
-        self.ticket: Ticket | None = None
-        self.refusal: SignalError | None = None
 
 
 class Response(NamedTuple):
@@ -113,10 +115,10 @@ class Endpoint:
             given_id: `X-Request-Id`.
 
         Returns:
-            The transaction. If it has a refusal already, the body need not be read.
+            The transaction. If it has a result already, the body need not be read.
         """
-        address = self.address(remote, forwarded)
-        transaction = Transaction(self._request_log, given_id, time.monotonic(), head, address)
+        address = self.address(remote, forwarded) if self._trusted_proxies else self._identity.address(remote)
+        transaction = Transaction(self._request_log.id(given_id), time.monotonic(), head, address)
         try:
             self._limits.count_address(address)
             if head.is_refused:
@@ -124,27 +126,27 @@ class Endpoint:
             if head.unsupported:
                 raise UnsupportedMediaType(head.unsupported)
         except SignalError as refusal:
-            transaction.refusal = refusal
+            transaction.result = refusal
         return transaction
 
     def start(self, transaction: Transaction, body: bytes) -> None:
-        """Take all steps up to the decision. The transaction has a ticket then, or a refusal, or is over."""
+        """Take all steps up to the decision. The transaction has a result then, or waits for one."""
+        head = transaction.head
         try:
             request = None
-            if self._takes_ordinary and transaction.head.is_json and not transaction.head.is_gzip:
+            if self._takes_ordinary and head.is_json and not head.is_gzip:
                 request = messages.parse_ordinary(body)
             if request is None:
-                request = self._parse(transaction.head, body)
-            transaction.request = request
+                request = self._parse(head, body)
+            transaction.asks = request.asks
             if request.type == LEAVE:
                 self._leave(request)
+                transaction.result = Reply(LEFT)
                 return
-            if request.sealed is not None and self._signatures is not None:
-                transaction.admitted = self._signatures.admit(request, transaction.address)
-            ticket = transaction.ticket = self._ticket(transaction, request, transaction.admitted)
-            self.exchange.start(ticket, transaction.received, transaction.head.hold_seconds)
+            self._fill(transaction, request)
+            self.exchange.start(transaction, transaction.received, head.hold_seconds)
         except SignalError as refusal:
-            transaction.refusal = refusal
+            transaction.result = refusal
 
     def take(self, transaction: Transaction, *, is_open: Callable[[], bool]) -> Response:
         """What to write, once the ticket has its result, or there is none.
@@ -156,25 +158,21 @@ class Endpoint:
             HungUp: the client has left; there is nothing to write.
         """
         try:
-            if transaction.refusal is not None:
-                raise transaction.refusal
-            if transaction.ticket is None:
-                return self._replied(transaction, Reply(LEFT))
-            ticket = transaction.ticket
             signed = None if self._signatures is None else self._sign(transaction, self._signatures)
-            reply = self.exchange.begin(ticket, is_open)
-            return self._replied(transaction, reply, signed if reply is ticket.result else None)
+            reply = self.exchange.begin(transaction, is_open)
+            return self._replied(transaction, reply, signed if reply is transaction.result else None)
         except SignalError as refusal:
             return self._refused(transaction, refusal)
         except HungUp:
-            transaction.hung_up()
+            self._request_log.hung_up(transaction)
             raise
 
     def finish(self, transaction: Transaction, response: Response, *, written: bool) -> None:
         """Say whether the response was written. Once for each that `take` gave."""
-        if response.reply is not None:
-            self.exchange.finish(response.reply, written=written)
-            transaction.replied(response.reply.type, response.status, written=written)
+        reply = response.reply
+        if reply is not None:
+            self.exchange.finish(reply, written=written)
+            self._request_log.replied(transaction, reply.type, response.status, written=written)
 
     # --- the parts of the steps ----------------------------------------------------------------------------
 
@@ -202,47 +200,32 @@ class Endpoint:
         leaver = self._identity.leaver(request.fingerprint)
         self.exchange.leave(self._identity.request_name(request.name), leaver)
 
-    def _ticket(self, transaction: Transaction, request: Request, admitted: Admitted | None) -> Ticket:
+    def _fill(self, ticket: Transaction, request: Request) -> None:
         """What matching gets to know of a request."""
-        identity, fingerprint, nonce = self._identity, request.fingerprint, request.nonce
-        name, leaver = "", b""
+        identity, fingerprint = self._identity, request.fingerprint
+        ticket.nonce = request.nonce
+        ticket.is_bounce = request.type == BOUNCE
+        ticket.rematch = request.rematch
         if request.name is not None:
-            name, leaver = identity.request_name(request.name), identity.leaver(fingerprint)
-        is_bounce = request.type == BOUNCE
-        if admitted is not None:
-            return Ticket(
-                identity.signed_caller(admitted.signer, transaction.address, fingerprint),
-                admitted.pool,
-                admitted.payload,
-                admitted.digest,
-                nonce,
-                is_bounce=is_bounce,
-                is_replay=admitted.is_replay,
-                rematch=request.rematch,
-                name=name,
-                leaver=leaver,
-            )
-        payload = '"SIGNAL":' + (request.literal or messages.encode_text(request.signal))
-        digest = b"" if nonce is None else messages.digest_of(request.signal)
-        request.signal = request.literal = ""  # a request that waits keeps one of the three
-        return Ticket(
-            identity.caller(transaction.head.peer, transaction.address, fingerprint),
-            "open:" + request.namespace if request.namespace else "open:",
-            payload,
-            digest,
-            nonce,
-            is_bounce=is_bounce,
-            rematch=request.rematch,
-            name=name,
-            leaver=leaver,
-        )
+            ticket.name, ticket.leaver = identity.request_name(request.name), identity.leaver(fingerprint)
+        if request.sealed is not None and self._signatures is not None:
+            ticket.is_sealed = True
+            admitted = ticket.admitted = self._signatures.admit(request, ticket.address)
+            ticket.peer, ticket.bearer = identity.signed_caller(admitted.signer, fingerprint)
+            ticket.pool, ticket.signal, ticket.digest = admitted.pool, admitted.payload, admitted.digest
+            ticket.is_replay = admitted.is_replay
+            return
+        ticket.peer, ticket.bearer = identity.caller(ticket.head.peer, ticket.address, fingerprint)
+        ticket.pool = "open:" + request.namespace if request.namespace else "open:"
+        ticket.signal = '"SIGNAL":' + (request.literal or messages.encode_text(request.signal))
+        if request.nonce is not None:
+            ticket.digest = messages.digest_of(request.signal)
 
     def _sign(self, transaction: Transaction, signatures: Signatures) -> str | None:
         """The SIGNED_REPLY, where there is one. A reply that should have one and has none is not sent."""
-        ticket, admitted = transaction.ticket, transaction.admitted
-        if ticket is None or admitted is None or not isinstance(ticket.result, Reply):
+        admitted, reply = transaction.admitted, transaction.result
+        if admitted is None or not isinstance(reply, Reply):
             return None
-        reply = ticket.result
         try:
             return signatures.reply(admitted, reply)
         except SignalError:
@@ -250,26 +233,26 @@ class Endpoint:
             raise
 
     def _replied(self, transaction: Transaction, reply: Reply, signed: str | None = None) -> Response:
-        pool = transaction.ticket.pool if transaction.ticket is not None else ""
-        status, payload = messages.render(reply, pool, answer_within=self._answer_within, signed=signed)
+        status, payload = messages.render(
+            reply, transaction.pool, answer_within=self._answer_within, signed=signed
+        )
         headers: tuple[Header, ...] = ()
         if len(payload) >= WORTH_COMPRESSING:
             headers, payload = _compressed(payload, transaction.head)
         if reply.type in (DEMOTE, ANSWER):
             return Response(status, headers, payload, reply)
         shown = "NO_NAMESPACE_PEER" if reply.type == NO_PEER and status[:3] == "298" else reply.type
-        transaction.replied(shown, status)
+        self._request_log.replied(transaction, shown, status)
         return Response(status, headers, payload)
 
     def _refused(self, transaction: Transaction, refusal: SignalError) -> Response:
         admitted = transaction.admitted
         if isinstance(refusal, (Full, RateLimited)) and admitted is not None and self._signatures is not None:
             self._signatures.refused(admitted)  # nothing was done, so it is no replay when it comes again
-        if isinstance(refusal, Untrusted) and self._signatures is not None:
-            request = transaction.request
-            if request is None or request.sealed is not None:
-                refusal.time_ms = round(time.time() * 1000)
-        transaction.refused(refusal)
+        may_be_signed = transaction.asks == "-" or transaction.is_sealed
+        if isinstance(refusal, Untrusted) and self._signatures is not None and may_be_signed:
+            refusal.time_ms = round(time.time() * 1000)
+        self._request_log.refused(transaction, refusal)
         return refused(refusal)
 
 

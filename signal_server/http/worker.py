@@ -88,6 +88,7 @@ class Connection:
     """A client's connection, until it is closed or gunicorn has it.
 
     Attributes:
+        worker: that serves it.
         remote: the address that it comes from.
         buffer: bytes that were read, and are no whole request yet, or the next one.
         since: when it was last idle, by the monotonic clock.
@@ -115,9 +116,11 @@ class Connection:
         "transaction",
         "unread",
         "unwritten",
+        "worker",
     )
 
-    def __init__(self, sock: _socket.socket, fd: int, remote: str, since: float) -> None:
+    def __init__(self, worker: Worker, sock: _socket.socket, fd: int, remote: str, since: float) -> None:
+        self.worker = worker
         self.socket = sock
         self.fd = fd
         self.remote = remote
@@ -131,6 +134,15 @@ class Connection:
         self.unwritten = b""
         self.response: Response | None = None
         self.deadline = 0.0
+
+    def is_open(self) -> bool:
+        """Is the client there, as of now?"""
+        self.worker.look()
+        return self.socket is not None and not self.is_gone
+
+    def resolved(self) -> None:
+        """The request has its result."""
+        self.worker.will_reply(self)
 
 
 class Worker(GeventWorker):  # type: ignore[misc]
@@ -240,7 +252,8 @@ class Worker(GeventWorker):  # type: ignore[misc]
                 self._pause_accepting()
                 self._exhausted.start(self._guarded, self._resume_accepting)
                 return
-            connection = Connection(_socket.socket(family, socket.SOCK_STREAM, 0, fd), fd, address[0], now)
+            sock = _socket.socket(family, socket.SOCK_STREAM, 0, fd)
+            connection = Connection(self, sock, fd, address[0], now)
             self._connections[fd] = connection
             self._idle[connection] = None
             self._epoll.register(fd, _LIFELONG)
@@ -271,26 +284,25 @@ class Worker(GeventWorker):  # type: ignore[misc]
             log.exception("a callback failed")
 
     def _events(self) -> None:
+        """Serve what is ready.
+
+        All of it is read before anything is written: a client that is woken by each reply apart costs the
+        kernel more than all of its bytes.
+        """
         self._will_read = self._will_reply = True  # both are done here
+        ready = self._ready
         try:
             self._look()
-            self._read_some()
+            for _ in range(min(len(ready), REQUESTS_A_TURN)):
+                connection = ready.popleft()
+                try:
+                    self._readable(connection)
+                except Exception:  # noqa: BLE001  logged by it
+                    self._fail(connection)
         finally:
-            self._will_read = False
             self._reply_all()
+            self._will_read = False
             self._read_on()
-
-    def _read_some(self) -> None:
-        ready, resolved = self._ready, self._resolved
-        for _ in range(min(len(ready), REQUESTS_A_TURN)):
-            connection = ready.popleft()
-            try:
-                self._readable(connection)
-            except Exception:  # noqa: BLE001  logged by it
-                self._fail(connection)
-            if resolved:
-                self._reply_all()
-                self._will_reply = True
 
     def _read_on(self) -> None:
         """See to it that what is ready is read. Its events are over, so nothing would call for it again."""
@@ -302,88 +314,82 @@ class Worker(GeventWorker):  # type: ignore[misc]
         """See what has happened by now: hang-ups first, and then what is to be read, in its turn.
 
         Once for each wake: who left before a newcomer's bytes came is seen no later than these, and has left
-        the pool before the newcomer is matched. And once more before each write that hands something over, so
-        that its connection was open just before.
+        the pool before the newcomer is matched. And once more before each write that hands something over
+        (`look`), so that its connection was open just before.
         """
-        events = self._epoll.poll(0, 1024)
-        for fd, mask in events:
+        for fd, mask in self._epoll.poll(0, 1024):
             connection = self._connections.get(fd)
             if connection is None:
                 continue
-            if mask & _GONE and not connection.is_gone:
-                connection.is_gone = True
-                self._hang_up(connection)
-            if mask & _WRITES and connection.unwritten:
-                self._write_more(connection)
-            if connection.socket is not None and mask & (_READS | _GONE):
-                self._ready.append(connection)
-        self._read_on()
+            if mask != _READS:
+                if mask & _GONE and not connection.is_gone:
+                    connection.is_gone = True
+                    self._hang_up(connection)
+                if mask & _WRITES and connection.unwritten:
+                    self._write_more(connection)
+                if connection.socket is None or not mask & (_READS | _GONE):
+                    continue
+            self._ready.append(connection)
+
+    def look(self) -> None:
+        """See what has happened by now; what is to be read will be."""
+        self._look()
+        if not self._will_read:
+            self._read_on()
 
     def _hang_up(self, connection: Connection) -> None:
         transaction = connection.transaction
-        if transaction is None or transaction.ticket is None or transaction.ticket.result is not None:
+        if transaction is None or not transaction.ticket or transaction.result is not None:
             return
         if self._blocks:
-            gevent.spawn_raw(self._guarded, self._endpoint.exchange.hang_up, transaction.ticket)
+            gevent.spawn_raw(self._guarded, self._endpoint.exchange.hang_up, transaction)
         else:
-            self._endpoint.exchange.hang_up(transaction.ticket)
+            self._endpoint.exchange.hang_up(transaction)
 
     def _readable(self, connection: Connection) -> None:
-        if connection.socket is None:
-            return
-        if connection.is_busy:
+        if connection.is_busy or connection.socket is None:
             connection.unread = True  # what is behind a request stays in the kernel until it is answered
             return
-        connection.unread = False
-        data = self._read(connection)
-        if data is not None:
-            self._received(connection, connection.buffer + data)
-
-    def _read(self, connection: Connection) -> bytes | None:
-        """More bytes; None if there are none, or the connection is over."""
         try:
-            more = connection.socket.recv(READ_BYTES, _FLAGS)
+            data = connection.socket.recv(READ_BYTES, _FLAGS)
         except BlockingIOError:
-            return None
+            connection.unread = False
+            return
         except OSError:
-            more = b""
-        if not more:
+            data = b""
+        if not data:
             self._drop(connection)
-            return None
-        if len(more) == READ_BYTES:
-            connection.unread = True
-        return more
+            return
+        connection.unread = len(data) == READ_BYTES
+        self._received(connection, connection.buffer + data if connection.buffer else data)
 
     def _received(self, connection: Connection, data: bytes) -> None:
-        while True:
-            found = self._ordinary.find(data)
-            if found is None:
-                self._to_gunicorn(connection, data)
-                return
-            if not isinstance(found, Missing):
-                break
-            connection.buffer = data
-            if connection.unread:
-                connection.unread = False
-                more = self._read(connection)
-                if more is not None:
-                    data += more
-                    continue
-            elif connection.is_gone:
-                self._drop(connection)
-            if connection.socket is None:
-                return
-            if found is Missing.BODY and not connection.deadline:
-                connection.deadline = time.monotonic() + BODY_GRACE_SECONDS
-                self._dribbling[connection] = None
-            return
-        ordinary, begin, end = found
-        connection.buffer = data[end:]
-        self._serve(connection, ordinary, data[begin:end])
+        found = self._ordinary.find(data)
+        if found is None:
+            self._to_gunicorn(connection, data)
+        elif isinstance(found, Missing):
+            self._wait_for_more(connection, data, found)
+        else:
+            self._serve(connection, data, *found)
+
+    def _wait_for_more(self, connection: Connection, data: bytes, missing: Missing) -> None:
+        connection.buffer = data
+        if connection.unread:
+            self._readable(connection)
+        elif connection.is_gone:
+            self._drop(connection)
+        elif missing is Missing.BODY and not connection.deadline:
+            connection.deadline = time.monotonic() + BODY_GRACE_SECONDS
+            self._dribbling[connection] = None
 
     # --- one request ---------------------------------------------------------------------------------------
 
-    def _serve(self, connection: Connection, ordinary: OrdinaryHead, body: bytes) -> None:
+    def _serve(
+        self, connection: Connection, data: bytes, ordinary: OrdinaryHead, begin: int, end: int
+    ) -> None:
+        connection.buffer = data[end:]
+        connection.ordinary = ordinary
+        connection.is_busy = True
         self._idle.pop(connection, None)
         if connection.deadline:
             connection.deadline = 0.0
@@ -392,53 +398,50 @@ class Worker(GeventWorker):  # type: ignore[misc]
         if self.nr >= self.max_requests and self.alive:
             self.log.info("Autorestarting worker after current request.")
             self.alive = False
-        connection.ordinary = ordinary
-        connection.is_busy = True
         if self._blocks:
-            gevent.spawn_raw(self._open, connection, ordinary, body)
+            gevent.spawn_raw(self._open, connection, data[begin:end])
         else:
-            self._open(connection, ordinary, body)
+            self._open(connection, data[begin:end])
 
-    def _open(self, connection: Connection, ordinary: OrdinaryHead, body: bytes) -> None:
+    def _open(self, connection: Connection, body: bytes) -> None:
+        endpoint, ordinary = self._endpoint, connection.ordinary
+        assert ordinary is not None
         try:
-            transaction = connection.transaction = self._endpoint.open(
+            transaction = connection.transaction = endpoint.open(
                 ordinary.head, connection.remote, ordinary.forwarded, ordinary.given_id
             )
-            if transaction.refusal is None:
-                self._endpoint.start(transaction, body)
-            ticket = transaction.ticket
-            if ticket is None or ticket.result is not None or transaction.refusal is not None:
-                self._reply(connection)
-                return
-            ticket.on_result(partial(self._resolve, connection))
+            if transaction.result is None:
+                endpoint.start(transaction, body)
+            transaction.on_result(connection.resolved)
             if connection.is_gone:
                 self._hang_up(connection)
         except Exception:  # noqa: BLE001  logged by it
             self._fail(connection)
 
-    def _resolve(self, connection: Connection) -> None:
-        """Its ticket has a result. Not written here, in the middle of whatever decided it."""
+    def will_reply(self, connection: Connection) -> None:
+        """Its reply is decided. Not written here, in the middle of whatever decided it."""
         self._resolved.append(connection)
         if not self._will_reply:
             self._will_reply = True
             self._loop.run_callback(self._guarded, self._reply_all)
 
     def _reply_all(self) -> None:
-        self._will_reply = False
-        resolved = self._resolved
+        self._will_reply = True
+        resolved, reply = self._resolved, self._reply
         while resolved:
             connection = resolved.popleft()
             if self._blocks:
-                gevent.spawn_raw(self._reply, connection)
+                gevent.spawn_raw(reply, connection)
             else:
-                self._reply(connection)
+                reply(connection)
+        self._will_reply = False
 
     def _reply(self, connection: Connection) -> None:
         try:
             transaction = connection.transaction
             assert transaction is not None
             try:
-                response = self._endpoint.take(transaction, is_open=partial(self._is_open, connection))
+                response = self._endpoint.take(transaction, is_open=connection.is_open)
             except HungUp:
                 self._drop(connection)
                 return
@@ -446,25 +449,24 @@ class Worker(GeventWorker):  # type: ignore[misc]
         except Exception:  # noqa: BLE001  logged by it
             self._fail(connection)
 
-    def _is_open(self, connection: Connection) -> bool:
-        self._look()
-        return connection.socket is not None and not connection.is_gone
-
     def _write(self, connection: Connection, response: Response) -> None:
         transaction, ordinary = connection.transaction, connection.ordinary
         assert transaction is not None
         assert ordinary is not None
         status, headers, payload, reply = response
         closes = ordinary.closes or self._is_ending or not self.alive
-        more = _header_lines(headers) if headers else b""
-        data = b"HTTP/1.1 %b%b%b\r\n%b%bContent-Length: %d\r\n\r\n%b" % (
-            status.encode("latin-1"),
-            self._heads[closes],
-            transaction.id.encode("latin-1"),
-            ordinary.cors,
-            more,
-            len(payload),
-            payload,
+        data = b"".join(
+            (
+                b"HTTP/1.1 ",
+                status.encode("latin-1"),
+                self._heads[closes],
+                transaction.id.encode("latin-1"),
+                b"\r\n",
+                ordinary.cors,
+                _header_lines(headers) if headers else b"",
+                b"Content-Length: %d\r\n\r\n" % len(payload),
+                payload,
+            )
         )
         try:
             sent = connection.socket.send(data, _FLAGS)
@@ -537,7 +539,6 @@ class Worker(GeventWorker):  # type: ignore[misc]
                 self._received(connection, connection.buffer)
             else:
                 self._readable(connection)
-            self._reply_all()
         except Exception:  # noqa: BLE001  logged by it
             self._fail(connection)
 

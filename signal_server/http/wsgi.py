@@ -47,9 +47,9 @@ class WsgiDriver:
             get("HTTP_X_REQUEST_ID", ""),
         )
         connection = Connection(environ, self._timers, self._hangups)
-        if connection.is_ending and transaction.refusal is None:
-            transaction.refusal = Unavailable("the connection ends")
-        if transaction.refusal is None:
+        if connection.is_ending and transaction.result is None:
+            transaction.result = Unavailable("the connection ends")
+        if transaction.result is None:
             self._start(transaction, connection)
         self._wait(transaction, connection)
         try:
@@ -65,21 +65,20 @@ class WsgiDriver:
             body = connection.body(self._max_body)
         except SignalError as refusal:
             # At the end it is we who cut the body short.
-            transaction.refusal = self._endpoint.exchange.refusal_at_the_end() or refusal
+            transaction.result = self._endpoint.exchange.refusal_at_the_end() or refusal
             return
         self._hangups.look()  # who left before this request came in is not matched with it
         self._endpoint.start(transaction, body)
 
     def _wait(self, transaction: Transaction, connection: Connection) -> None:
-        ticket = transaction.ticket
-        if ticket is None or ticket.result is not None or transaction.refusal is not None:
+        if transaction.result is not None:
             return
         unwatch = connection.watch(
             # The notice may be for an older connection with the same descriptor.
-            lambda: None if connection.is_open() else self._endpoint.exchange.hang_up(ticket)
+            lambda: None if connection.is_open() else self._endpoint.exchange.hang_up(transaction)
         )
         try:
-            ticket.wait()
+            transaction.wait()
         finally:
             unwatch()
 

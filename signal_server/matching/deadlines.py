@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Callable
 from typing import Final
 
 Due = tuple[int, int, str]
@@ -46,32 +45,19 @@ class Deadlines:
         if due[0] < self.first_ms:
             self.first_ms = due[0]
 
-    def take(self, now_ms: int, counts: Callable[[Due], bool]) -> Due | None:
-        """Take out the first entry that is due and still counts; drop those before it that do not."""
-        first: deque[Due] | None = None
-        later = NEVER
+    def take(self, now_ms: int) -> list[Due]:
+        """Take out all that is due, in its order; whether it still counts is not known here."""
+        taken: list[Due] = []
+        first_ms = NEVER
         for queue in self._queues:
-            while queue:
-                due = queue[0]
-                if due[0] > now_ms:
-                    later = min(later, due[0])
-                    break
-                if counts(due):
-                    if first is None or due < first[0]:
-                        first = queue
-                    break
-                queue.popleft()
-        while self._early:
-            due = self._early[0]
-            if due[0] > now_ms:
-                later = min(later, due[0])
-                break
-            if first is not None and first[0] < due:
-                break
-            heapq.heappop(self._early)
-            if counts(due):
-                return due
-        if first is not None:
-            return first.popleft()
-        self.first_ms = later
-        return None
+            while queue and queue[0][0] <= now_ms:
+                taken.append(queue.popleft())
+            if queue:
+                first_ms = min(first_ms, queue[0][0])
+        while self._early and self._early[0][0] <= now_ms:
+            taken.append(heapq.heappop(self._early))
+        if self._early:
+            first_ms = min(first_ms, self._early[0][0])
+        self.first_ms = first_ms
+        taken.sort()
+        return taken

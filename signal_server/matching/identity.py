@@ -17,12 +17,10 @@ class Caller(NamedTuple):
         peer: who it is.
         bearer: who may present a nonce that it was given: its FINGERPRINT and its key, but not its address,
             because a phone that changes networks between two requests is the same peer still.
-        address: where it is, for the limits.
     """
 
     peer: bytes
     bearer: bytes
-    address: bytes
 
 
 class Identity:
@@ -59,13 +57,13 @@ class Identity:
         peer.update(address + own)
         bearer = self._bearer.copy()
         bearer.update(own)
-        return Caller(peer.digest(), bearer.digest(), address)
+        return Caller(peer.digest(), bearer.digest())
 
-    def signed_caller(self, signer: str, address: bytes, fingerprint: str | None) -> Caller:
+    def signed_caller(self, signer: str, fingerprint: str | None) -> Caller:
         """Name a signed peer: by its key's primary fingerprint, wherever it comes from."""
         own = fingerprint or ""
         peer, bearer = self._fed("signer", signer, own), self._fed("signed bearer", signer, own)
-        return Caller(peer.digest(), bearer.digest(), address)
+        return Caller(peer.digest(), bearer.digest())
 
     def leaver(self, fingerprint: str | None) -> bytes:
         """Who may end a request by its name: whoever has its FINGERPRINT, signed or not."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
@@ -107,7 +106,10 @@ class MemoryLimits(Limits):
 
 
 class Windows:
-    """Counts by key. A window begins with its first hit; all are as long, so they end in order.
+    """Counts by key. A window begins with its first hit; all are as long.
+
+    Those of the last such length of time are in one dictionary, and those of the one before it in another,
+    which is dropped whole: to delete each window by itself takes longer than all its hits.
 
     Args:
         amount: so many hits are allowed in a window.
@@ -115,7 +117,7 @@ class Windows:
         name: of the limit, for the log.
     """
 
-    __slots__ = ("_amount", "_clock", "_ends", "_length_ms", "_lock", "_name", "_open")
+    __slots__ = ("_amount", "_clock", "_length_ms", "_lock", "_name", "_old", "_turn_ms", "_young")
 
     def __init__(self, amount: int, seconds: float, name: str, clock: Callable[[], float]) -> None:
         self._amount = amount
@@ -123,29 +125,33 @@ class Windows:
         self._name = name
         self._clock = clock
         # When it ends in ms, and in the last bits its hits: one number, which is no work for the collector.
-        self._open: dict[bytes, int] = {}
-        self._ends: deque[tuple[int, bytes]] = deque()
+        self._young: dict[bytes, int] = {}
+        self._old: dict[bytes, int] = {}
+        self._turn_ms = 0
         self._lock = _new_lock()
 
     def __len__(self) -> int:
-        return len(self._open)
+        return len(self._young) + len(self._old)
 
     def hit(self, key: bytes) -> None:
         """Raise RateLimited if it is one too many."""
         now_ms = int(self._clock() * 1000)
         with self._lock:
-            window = self._open.get(key, 0) + 1
+            if now_ms >= self._turn_ms:
+                self._turn(now_ms)
+            window = self._young.get(key) or self._old.get(key, 0)
             if window >> _HIT_BITS > now_ms:
-                self._open[key] = window
+                window += 1
             else:
-                window = self._begin(key, now_ms)
+                window = ((now_ms + self._length_ms) << _HIT_BITS) + 1
+            self._young[key] = window
         if window & _HITS > self._amount:
             raise self._refusal(window, now_ms)
 
     def check(self, key: bytes) -> None:
         """Raise RateLimited if one more would be too many."""
-        window = self._open.get(key)
-        if window is not None and window & _HITS >= self._amount:
+        window = self._young.get(key) or self._old.get(key, 0)
+        if window & _HITS >= self._amount:
             now_ms = int(self._clock() * 1000)
             if window >> _HIT_BITS > now_ms:
                 raise self._refusal(window, now_ms)
@@ -156,27 +162,24 @@ class Windows:
             with suppress(RateLimited):
                 self.hit(key)
             return
+        now_ms = int(self._clock() * 1000)
         with self._lock:
-            self._begin(key, int(self._clock() * 1000))
+            if now_ms >= self._turn_ms:
+                self._turn(now_ms)
+            self._young[key] = ((now_ms + self._length_ms) << _HIT_BITS) + 1
 
     def take_back(self, key: bytes) -> None:
         """Undo a hit."""
         with self._lock:
-            window = self._open.get(key)
-            if window is not None and window & _HITS:
-                self._open[key] = window - 1
+            window = self._young.get(key) or self._old.get(key, 0)
+            if window & _HITS:
+                self._young[key] = window - 1
 
-    def _begin(self, key: bytes, now_ms: int) -> int:
-        """Begin a window with its first hit. Those that are over are forgotten."""
-        ends, windows = self._ends, self._open
-        while ends and ends[0][0] <= now_ms:
-            end_ms, old = ends.popleft()
-            if windows.get(old, 0) >> _HIT_BITS == end_ms:
-                del windows[old]
-        end_ms = now_ms + self._length_ms
-        ends.append((end_ms, key))
-        window = windows[key] = (end_ms << _HIT_BITS) + 1
-        return window
+    def _turn(self, now_ms: int) -> None:
+        """Forget what has ended by now. After a pause longer than a window that is all of them."""
+        self._old = self._young if now_ms < self._turn_ms + self._length_ms else {}
+        self._young = {}
+        self._turn_ms = now_ms + self._length_ms
 
     def _refusal(self, window: int, now_ms: int) -> RateLimited:
         return RateLimited(max(1, -(-((window >> _HIT_BITS) - now_ms) // 1000)), self._name)

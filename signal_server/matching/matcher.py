@@ -196,9 +196,9 @@ class Matcher:
 
         What reaches nobody goes back to the store, which decides anew: in a loop, however many are gone.
         """
-        unheard = []
+        unheard, by_id = [], self._tickets.by_id
         for id, reply in outcome.deliveries:
-            ticket = self._tickets.get(id)
+            ticket = by_id.get(id)
             if ticket is None or not self.resolve(ticket, reply):
                 unheard.append(reply)
         if unheard or outcome.lost:
@@ -211,12 +211,12 @@ class Matcher:
             with suppress(Unavailable):
                 again = self._finish(unheard.popleft(), written=False)
                 for id, reply in again.deliveries if again is not None else ():
-                    ticket = self._tickets.get(id)
+                    ticket = self._tickets.by_id.get(id)
                     if ticket is None or not self.resolve(ticket, reply):
                         unheard.append(reply)
                 lost += again.lost if again is not None else ()
         for id in lost:
-            ticket = self._tickets.get(id)
+            ticket = self._tickets.by_id.get(id)
             if ticket is not None:
                 self.resolve(ticket, away())
 
@@ -228,4 +228,7 @@ class Matcher:
         if ticket.refusal is not None and type(result) is Reply and result.type == NO_PEER:
             self._uncount(ticket)
             result = ticket.refusal
-        return ticket.resolve(result)
+        ticket.result = result
+        if ticket.callback is not None:
+            ticket.callback()
+        return True

@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 from ..messages import ANSWER, DELIVERED, DEMOTE, NO_PEER, Arrival, Delivery, Reply
 from . import deadlines
-from .deadlines import Deadlines, Due
+from .deadlines import Deadlines
 from .pairs import Met, PairMemory
 from .pool import Offer, Pool
 
@@ -220,15 +220,14 @@ class Rules:
     def expire(self, *, nonces: Nonces, now_ms: int) -> list[Delivery]:
         """End what has run out of time."""
         deliveries: list[Delivery] = []
-        while self.deadlines.first_ms <= now_ms:
-            due = self.deadlines.take(now_ms, self._counts)
-            if due is None:
-                break
-            name = due[2]
-            if name in self._handovers:
-                deliveries += self._expire_handover(self._handovers[name], nonces, now_ms)
-            else:
-                offer = self._offers[name]
+        if now_ms < self.deadlines.first_ms:
+            return deliveries
+        for _, number, name in self.deadlines.take(now_ms):
+            handover, offer = self._handovers.get(name), self._offers.get(name)
+            if handover is not None:
+                if handover.due == number:  # else it has another one by now
+                    deliveries += self._expire_handover(handover, nonces, now_ms)
+            elif offer is not None and offer.nonce is None:  # one that is out ends when it returns
                 self._remove(offer)
                 deliveries.append(self._end(offer))
         return deliveries
@@ -352,15 +351,6 @@ class Rules:
         self._last_number += 1
         handover.due = self._last_number
         self.deadlines.add(term, (when_ms, handover.due, handover.nonce))
-
-    def _counts(self, due: Due) -> bool:
-        """Is this still the deadline of what it names? An offer that is out ends when it returns."""
-        _, number, name = due
-        handover = self._handovers.get(name)
-        if handover is not None:
-            return handover.due == number
-        offer = self._offers.get(name)
-        return offer is not None and offer.nonce is None
 
     def _expire_handover(self, handover: _Handover, nonces: Nonces, now_ms: int) -> list[Delivery]:
         if handover.stage in (_Stage.ANSWERED, _Stage.WRITING):

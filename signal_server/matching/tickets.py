@@ -16,7 +16,6 @@ from gevent.monkey import get_original
 
 from ..errors import Full, HungUp, RateLimited, SignalError
 from ..messages import Arrival, Reply
-from .identity import Caller
 
 Result = Reply | SignalError | HungUp
 
@@ -26,12 +25,15 @@ _new_lock: Any = get_original("threading", "Lock")  # see stores/memory
 class Ticket(Arrival):
     """One open request: what the store sees of it, and what becomes of it here.
 
+    It is made before it is known what is asked; whoever reads that fills it in.
+
     Attributes:
         address: where it comes from, hashed.
         nonce: that it presents.
         is_bounce: it bounces the offer of its nonce, and does not answer it.
         is_replay: its signed text came before, so it is good as the repeat of an answer only.
         result: the reply or refusal, once it is decided.
+        callback: is called then.
         refusal: what a `NO_PEER` means instead, if the request may not wait.
         is_counted: as a new connect of its peer.
         has_place: it is counted among those of its address that wait, over all processes.
@@ -39,8 +41,8 @@ class Ticket(Arrival):
     """
 
     __slots__ = (
-        "_callback",
         "address",
+        "callback",
         "has_place",
         "is_bounce",
         "is_counted",
@@ -51,56 +53,25 @@ class Ticket(Arrival):
         "until",
     )
 
-    def __init__(
-        self,
-        caller: Caller,
-        pool: str,
-        signal: str,
-        digest: bytes,
-        nonce: str | None,
-        *,
-        is_bounce: bool = False,
-        is_replay: bool = False,
-        rematch: bool = False,
-        name: str = "",
-        leaver: bytes = b"",
-    ) -> None:
-        self.ticket = ""
-        self.pool = pool
-        self.peer, self.bearer, self.address = caller
-        self.signal = signal
-        self.digest = digest
+    def __init__(self, address: bytes) -> None:
+        self.ticket = self.pool = self.signal = self.name = ""
+        self.peer = self.bearer = self.digest = self.leaver = b""
+        self.rematch = self.is_bounce = self.is_replay = self.is_counted = self.has_place = False
         self.wait_ms = 0
-        self.rematch = rematch
-        self.name = name
-        self.leaver = leaver
-        self.nonce = nonce
-        self.is_bounce = is_bounce
-        self.is_replay = is_replay
+        self.until = 0.0
+        self.address = address
+        self.nonce: str | None = None
         self.result: Result | None = None
         self.refusal: SignalError | None = None
-        self.is_counted = False
-        self.has_place = False
-        self.until = 0.0
-        self._callback: Callable[[], object] | None = None
+        self.callback: Callable[[], object] | None = None
 
     @property
     def is_answer(self) -> bool:
         return self.nonce is not None and not self.is_bounce
 
-    def resolve(self, result: Result) -> bool:
-        """Give it its result. Returns False if it has one."""
-        if self.result is not None:
-            return False
-        self.result = result
-        callback = self._callback
-        if callback is not None:
-            callback()
-        return True
-
     def on_result(self, callback: Callable[[], object]) -> None:
         """Call back once there is a result: at once, if there is one."""
-        self._callback = callback
+        self.callback = callback
         if self.result is not None:
             callback()
 
@@ -120,13 +91,14 @@ class OpenTickets:
         max_waiting: requests that may wait at once in this process; None for any number.
 
     Attributes:
+        by_id: those that are open.
         is_shut: the process ends, and finishes only what is under way.
     """
 
     def __init__(self, *, held_per_address: int | None, max_waiting: int | None) -> None:
         self._held_per_address = held_per_address
         self._max_waiting = max_waiting
-        self._tickets: dict[str, Ticket] = {}
+        self.by_id: dict[str, Ticket] = {}
         self._held: dict[bytes, int] = {}
         self._lock = _new_lock()
         self.is_shut = False
@@ -134,20 +106,20 @@ class OpenTickets:
         self._numbers = itertools.count(1)
 
     def __len__(self) -> int:
-        return len(self._tickets)
+        return len(self.by_id)
 
     def open(self, ticket: Ticket) -> None:
         """Name a ticket, and count it."""
         name = ticket.ticket = f"{self._process}{next(self._numbers):x}"
         address, held = ticket.address, self._held
         with self._lock:
-            self._tickets[name] = ticket
+            self.by_id[name] = ticket
             held[address] = held.get(address, 0) + 1
 
     def close(self, ticket: Ticket) -> bool:
         """Returns False if it was closed before."""
         with self._lock:
-            if self._tickets.pop(ticket.ticket, None) is None:
+            if self.by_id.pop(ticket.ticket, None) is None:
                 return False
             address, held = ticket.address, self._held
             left = held[address] - 1
@@ -161,13 +133,9 @@ class OpenTickets:
         """Why this ticket, which is open, may not wait; None if it may."""
         if self._held_per_address is not None and self._held[ticket.address] > self._held_per_address:
             return RateLimited(1, "held")
-        if self._max_waiting is not None and len(self._tickets) > self._max_waiting:
+        if self._max_waiting is not None and len(self.by_id) > self._max_waiting:
             return Full()
         return None
-
-    def get(self, id: str) -> Ticket | None:
-        """The ticket, if it is open here."""
-        return self._tickets.get(id)
 
     def shut(self) -> None:
         """Whoever opens tickets is to open no more but those of answers."""
@@ -175,13 +143,13 @@ class OpenTickets:
 
     def oldest(self) -> Iterator[Ticket]:
         """Those that are open, the oldest first, while they are being closed."""
-        while self._tickets:
+        while self.by_id:
             try:
-                yield next(iter(self._tickets.values()))
+                yield next(iter(self.by_id.values()))
             except (RuntimeError, StopIteration):  # another thread has changed them
                 return
 
     def all(self) -> list[Ticket]:
         """Those that are open."""
         with self._lock:
-            return list(self._tickets.values())
+            return list(self.by_id.values())

@@ -73,7 +73,11 @@ class Metrics:
 
     def request(self, reply: str, status: str, seconds: float) -> None:
         """Count a request by how it ended, and the time it took."""
-        _observe(self._requests, (reply, status), REQUEST_BUCKETS, seconds)
+        row = self._requests.get((reply, status))
+        if row is None:
+            row = self._requests.setdefault((reply, status), _row(REQUEST_BUCKETS))
+        row[bisect_left(REQUEST_BUCKETS, seconds)] += 1
+        row[-1] += seconds
 
     def openpgp(self, operation: str) -> AbstractContextManager[None]:
         """Take the time of a signature that is made or verified."""
@@ -85,7 +89,10 @@ class Metrics:
         try:
             yield
         finally:
-            _observe(self._openpgp, (operation,), OPENPGP_BUCKETS, time.perf_counter() - started)
+            row = self._openpgp.setdefault((operation,), _row(OPENPGP_BUCKETS))
+            seconds = time.perf_counter() - started
+            row[bisect_left(OPENPGP_BUCKETS, seconds)] += 1
+            row[-1] += seconds
 
     def limit_hit(self, limit: str) -> None:
         """Count a request that a limit refused."""
@@ -138,17 +145,8 @@ def exposition(metrics: Metrics, statistics: Statistics) -> bytes:
     return generate_latest(registry)
 
 
-def _observe(
-    histogram: dict[tuple[str, ...], list[float]],
-    labels: tuple[str, ...],
-    buckets: tuple[float, ...],
-    value: float,
-) -> None:
-    row = histogram.get(labels)
-    if row is None:
-        row = histogram.setdefault(labels, [0] * (len(buckets) + 1) + [0.0])
-    row[bisect_left(buckets, value)] += 1
-    row[-1] += value
+def _row(buckets: tuple[float, ...]) -> list[float]:
+    return [0] * (len(buckets) + 1) + [0.0]
 
 
 class _Counts(Collector):

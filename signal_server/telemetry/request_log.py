@@ -11,6 +11,7 @@ times as much (see docs/operating.md). Its worker gathers them, and writes many 
 from __future__ import annotations
 
 import contextlib
+import functools
 import ipaddress
 import itertools
 import json
@@ -20,12 +21,11 @@ import secrets
 import select
 import sys
 import time
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from gevent.monkey import get_original
 
 from ..errors import Full, SignalError
-from ..messages import Request
 from .metrics import Metrics
 
 HUNG_UP: Final = "HUNG_UP"
@@ -48,6 +48,20 @@ _IPV4: Final = re.compile(r"\d+\.\d+\.\d+\.\d+", re.ASCII)
 """An IPv4 address, alone or with a port or a number behind it, as some proxies make their ids."""
 
 _poll: Any = get_original("select", "poll")
+
+
+class Entry(Protocol):
+    """One request, as the log has it.
+
+    Attributes:
+        id: names it in the log and to the client.
+        received: when it came in, by the monotonic clock.
+        asks: `CONNECT`, `ANSWER`, `BOUNCE` or `LEAVE`; with `signed-` before it for a signed peer; or `-`.
+    """
+
+    id: str
+    received: float
+    asks: str
 
 
 class RequestLog:
@@ -110,15 +124,40 @@ class RequestLog:
                 sys.stderr.flush()
         self._gathered[:0] = lines[at:]
 
-    def write(self, entry: Entry, reply: str, status: str, seconds: float, why: str) -> None:
-        if self._form == "off":
+    def replied(self, entry: Entry, reply: str, status: str, *, written: bool = True) -> None:
+        """A request ended with a reply, given by its `TYPE` and its status line."""
+        self._end(entry, reply, status[:3], "" if written else NOT_WRITTEN)
+
+    def refused(self, entry: Entry, refusal: SignalError) -> None:
+        """A request was refused."""
+        if refusal.code == "RATE_LIMIT":
+            self.metrics.limit_hit(refusal.reason)
+        elif isinstance(refusal, Full):
+            self.metrics.limit_hit("waiting")
+        self._end(entry, refusal.code, refusal.status[:3], refusal.reason or refusal.detail)
+
+    def hung_up(self, entry: Entry) -> None:
+        """A client left while its request was waiting."""
+        self._end(entry, HUNG_UP, "", "")
+
+    def _end(self, entry: Entry, reply: str, status: str, why: str) -> None:
+        seconds = time.monotonic() - entry.received
+        self.metrics.request(reply, status, seconds)
+        if self._form == "off" or not (self._terminal or log.isEnabledFor(logging.INFO)):
             return
+        # By hand: none of the values needs quoting, and `json` would take longer than all the rest.
+        ms = f"{seconds * 1000:.1f}"
+        if self._form == "json":
+            line = (
+                f'"id":"{entry.id}","asked":"{entry.asks}","reply":"{reply}","status":{status or 0},"ms":{ms}'
+            )
+            line = f'{line},"why":{json.dumps(why)}' if why else line
+        else:
+            line = f"id={entry.id} asked={entry.asks} reply={reply} status={status or 0} ms={ms}"
+            line = f"{line} why={json.dumps(why)}" if why else line
         if not self._terminal:
-            if log.isEnabledFor(logging.INFO):
-                line = self._line(entry, reply, status, seconds, why)
-                log.info("{%s}" if self._form == "json" else "%s", line)
+            log.info("{%s}" if self._form == "json" else "%s", line)
             return
-        line = self._line(entry, reply, status, seconds, why)
         line = _framed(self._form, _utc(time.time()), "INFO", line)
         if self._gathered is None:
             with contextlib.suppress(OSError, ValueError):  # a terminal that is gone, or a full disk
@@ -127,61 +166,6 @@ class RequestLog:
             self._gathered.append(line)
         else:
             self._dropped += 1
-
-    def _line(self, entry: Entry, reply: str, status: str, seconds: float, why: str) -> str:
-        # By hand, because the encoder would take longer than all the rest. None of the values needs quoting.
-        if self._form == "json":
-            line = f'"id":"{entry.id}","asked":"{entry.asks}","reply":"{reply}","status":{status or 0}'
-            return f'{line},"ms":{seconds * 1000:.1f}' + (f',"why":{json.dumps(why)}' if why else "")
-        line = f"id={entry.id} asked={entry.asks} reply={reply} status={status or 0} ms={seconds * 1000:.1f}"
-        return f"{line} why={json.dumps(why)}" if why else line
-
-
-class Entry:
-    """One request, until it is closed.
-
-    Attributes:
-        id: names it in the log and to the client.
-        received: when it came in, by the monotonic clock.
-        request: what was asked, once it is known.
-    """
-
-    __slots__ = ("_log", "id", "received", "request")
-
-    def __init__(self, log: RequestLog, given_id: str, received: float) -> None:
-        self._log = log
-        self.id = log.id(given_id)
-        self.received = received
-        self.request: Request | None = None
-
-    @property
-    def asks(self) -> str:
-        """`CONNECT`, `ANSWER`, `BOUNCE` or `LEAVE`; with `signed` before it for a signed peer; or `-`."""
-        request = self.request
-        if request is None:
-            return "-"
-        what = "ANSWER" if request.is_answer else request.type
-        return what if request.sealed is None else f"signed-{what}"
-
-    def replied(self, reply: str, status: str, *, written: bool = True) -> None:
-        """It ended with a reply, given by its `TYPE` and its status line."""
-        self._close(reply, status[:3], "" if written else NOT_WRITTEN)
-
-    def refused(self, refusal: SignalError) -> None:
-        if refusal.code == "RATE_LIMIT":
-            self._log.metrics.limit_hit(refusal.reason)
-        elif isinstance(refusal, Full):
-            self._log.metrics.limit_hit("waiting")
-        self._close(refusal.code, refusal.status[:3], refusal.reason or refusal.detail)
-
-    def hung_up(self) -> None:
-        """The client left while it was waiting."""
-        self._close(HUNG_UP, "", "")
-
-    def _close(self, reply: str, status: str, why: str) -> None:
-        seconds = time.monotonic() - self.received
-        self._log.metrics.request(reply, status, seconds)
-        self._log.write(self, reply, status, seconds, why)
 
 
 def _is_good(given_id: str) -> bool:
@@ -232,5 +216,10 @@ def _utc(seconds: float) -> str:
     moment_ms = int(seconds * 1000)
     if moment_ms != _last[0]:
         whole, rest = divmod(moment_ms, 1000)
-        _last = moment_ms, f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(whole))}.{rest:03d}Z"
+        _last = moment_ms, f"{_second(whole)}.{rest:03d}Z"
     return _last[1]
+
+
+@functools.lru_cache(1)
+def _second(whole: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole))
