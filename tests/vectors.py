@@ -27,6 +27,7 @@ import pysequoia
 from crafted import armour
 from signal_server.errors import Untrusted
 from signal_server.openpgp.certificate import NEEDS_SEQUOIA
+from signal_server.openpgp.certificate_reader import read_public_key
 from signal_server.openpgp.gnupg import GnupgEngine
 from signal_server.openpgp.keyring import Engine, Keyring
 from signal_server.openpgp.sequoia import SequoiaEngine
@@ -118,9 +119,13 @@ def complaint(vector: Vector, found: tuple[bytes, str] | str) -> str | None:
 
 
 def as_it_came(vector: Vector) -> tuple[bytes, str] | None:
-    """What Sequoia itself reads in the message and the key: the other opinion where gpg has none."""
+    """What Sequoia itself reads in the message and the key: the other opinion where gpg has none.
+
+    What a key says with a broken hash it may count, and we do not; so that is left out.
+    """
+    ours = read_public_key(vector.key)
     try:
-        certificate = pysequoia.Cert.from_bytes(vector.key.encode())
+        certificate = pysequoia.Cert.from_bytes(ours.whole if ours.has_weak else vector.key.encode())
         read = pysequoia.verify(vector.message.encode(), store=lambda _: [certificate])
         (signature,) = read.valid_sigs
     except Exception:  # noqa: BLE001 - it raises many kinds

@@ -240,6 +240,7 @@ def _keys(alice: Author, eve: Author) -> Iterator[Vector]:
     direct, later = alice.on_self(DIRECT, hashed=MAY), {"created": NOW - 600}
     own = alice.primary + direct
     reason = subpacket(29, b"\x00")
+    both = alice.issuer + subpacket(16, alice.id)
     name_at = alice.hashed + b"\xb4" + number(len(NAME)) + NAME.encode()
     for what, key, good in (
         ("without a name", own, True),
@@ -310,6 +311,13 @@ def _keys(alice: Author, eve: Author) -> Iterator[Vector]:
             "revoked by somebody else",
             alice.primary + eve.signature(REVOKE_KEY, alice.hashed, hashed=reason) + direct,
             True,
+        ),
+        ("expired by name, signed by its id too", own + alice.name(hashed=RAN_OUT, unhashed=both), False),
+        ("expired by name, signed by nobody", own + alice.name(hashed=RAN_OUT, unhashed=b""), False),
+        (
+            "expired by name, signed by two",
+            own + alice.name(hashed=RAN_OUT, unhashed=alice.issuer + eve.issuer),
+            False,
         ),
         ("with a name revoked", own + alice.name() + alice.signature(0x30, name_at, hashed=reason), True),
         ("with a direct signature behind the name", alice.primary + alice.name() + direct, False),

@@ -114,7 +114,8 @@ class Signature:
     Attributes:
         kind: the signature's type.
         created: seconds since 1970.
-        issuers: every key that it says made it: key ids and fingerprints, upper-case hex.
+        issuers: every key that it says made it, upper-case hex: key ids and fingerprints; in version 6, where
+            there are no key ids, exactly one.
         hashed: the subpackets that are signed.
         backsigs: signatures by a subkey of its primary key, where they are not signed.
         head: the part that is hashed, as it stands.
@@ -146,8 +147,8 @@ class Signature:
         return self.hash in HASHES and HASHES[self.hash].bits >= scheme.digest_bits
 
     def is_by(self, *keys: Key) -> bool:
-        """Does it name one of these keys, and no other? Version 6 knows no key ids."""
-        names = {name for key in keys for name in (key.id, key.fingerprint)[key.version == 6 :]}
+        """Does it name one of these keys, and no other?"""
+        names = {name for key in keys for name in (key.id, key.fingerprint)}
         return (
             bool(self.issuers)
             and self.issuers <= names
@@ -242,13 +243,17 @@ def read_signature(body: bytes) -> Signature:
     created = [each.value for each in hashed if each.kind == CREATED]
     if len(created) != 1 or len(created[0]) != 4:
         raise Untrusted("signature time")
+    issuers = frozenset(_issuers(hashed + unhashed))
+    # One that Sequoia would count and we would not may be the one that forbids.
+    if version == 6 and [len(each) for each in issuers] != [64]:
+        raise Untrusted("subpacket form")
     return Signature(
         version=version,
         kind=kind,
         algorithm=algorithm,
         hash=hash_,
         created=int.from_bytes(created[0], "big"),
-        issuers=frozenset(_issuers(hashed + unhashed)),
+        issuers=issuers,
         hashed=hashed,
         backsigs=tuple(each for each in unhashed if each.kind == EMBEDDED),
         head=body[: 4 + size] + hashed_area,
