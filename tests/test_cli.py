@@ -190,6 +190,7 @@ def test_the_doctor_finds_nothing_wrong_here() -> None:
         ("workers", "warning", {"WEB_CONCURRENCY": 3}),
         ("workers", "fault", {"WEB_CONCURRENCY": 0}),
         ("workers", "fault", {"WEB_CONCURRENCY": "two"}),
+        ("workers", "fault", {"WEB_CONCURRENCY": ""}),
         ("store", "fault", {"REDIS_URL": "redis://127.0.0.1:1/0", "SECRET_KEY": SECRET}),
         ("secret", "warning", {"SECRET_KEY": "short"}),
         ("signatures", "warning", {"TRUSTED_KEYS": "/nowhere"}),

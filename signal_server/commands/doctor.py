@@ -65,7 +65,7 @@ def _server() -> Finding:
 
 
 def _workers(settings: Any) -> Finding:
-    asked = os.environ.get("WEB_CONCURRENCY") or "1"
+    asked = os.environ.get("WEB_CONCURRENCY", "1")  # empty, gunicorn itself does not start
     if not (asked.isdecimal() and int(asked) > 0):
         return Finding("workers", FAULT, "WEB_CONCURRENCY must be a number from 1 on")
     if settings.redis_url is None and asked != "1":
