@@ -192,6 +192,16 @@ def spare_the_collector():
     gc.set_threshold(50_000, 20, 50)
 
 
+class Listener:
+    """What gunicorn asks of a listener for each connection that it accepted, just before it was closed, too."""
+
+    def __init__(self, sock):
+        self._name = sock.getsockname()
+
+    def getsockname(self):
+        return self._name
+
+
 def answer_before_the_end(worker):
     """Let a signal that ends the worker answer every held request at once; gunicorn would let them run on.
 
@@ -217,10 +227,11 @@ def answer_before_the_end(worker):
 
     if is_gevent:
         serve = worker.handle
+        listeners = {each: Listener(each) for each in worker.sockets}
 
         def remember(listener, client, addr):
             connections.add(client)
-            serve(listener, client, addr)
+            serve(listeners.get(listener, listener), client, addr)
 
         worker.handle = remember
 
