@@ -181,8 +181,7 @@ def post_worker_init(worker):
     intake.install()
     spare_the_collector()
     answer_before_the_end(worker)
-    # That Redis is not there is in the log before anybody asks for it.
-    _thread.start_new_thread(worker.wsgi.extensions["spacerift"].store.is_ready, ())
+    _thread.start_new_thread(worker.wsgi.extensions["spacerift"].look_at_store, ())
 
 
 def spare_the_collector():
@@ -193,7 +192,7 @@ def spare_the_collector():
 
 
 class Listener:
-    """What gunicorn asks of a listener for each connection that it accepted, just before it was closed, too."""
+    """What gunicorn asks of a listener for each connection, one accepted just before it was closed, too."""
 
     def __init__(self, sock):
         self._name = sock.getsockname()

@@ -131,6 +131,16 @@ class SignalServer:
             "refused": dict(self.request_log.metrics.refusals),
         }
 
+    def look_at_store(self) -> None:
+        """Let the log say what is wrong with Redis before anybody asks for something."""
+        if not self.store.is_ready() or not isinstance(self.store, RedisStore):
+            return
+        policy = self.store.eviction()
+        if policy not in ("noeviction", None):
+            log.warning(
+                "maxmemory-policy is %s: when Redis is full it forgets who waits. Set noeviction", policy
+            )
+
     def names(self) -> dict[str, object]:
         """What `flask shell` knows by name."""
         return {

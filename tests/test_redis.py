@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from live import ROOT, Call, Reply, Server, free_port
+import signal_server.matching.stores.redis_scripts as redis_scripts
+from live import ROOT, Call, Reply, Server, eventually, free_port
 from redis_server import RedisServer, cluster
 from signed_peer import SignedPeer
 
@@ -104,10 +105,10 @@ def until_ready(server: Server) -> None:
             ready &= set(server.workers)
 
 
-def link(one: Server, other: Server, name: str, **extra: object) -> float:
+def link(one: Server, other: Server, name: str, others: int = 0, **extra: object) -> float:
     """Two strangers link, through the two servers. Returns the seconds from the answer to its arrival."""
     with one.offer(f"{name}-offer", **extra) as held:
-        held_by(other, 1)
+        held_by(other, others + 1)
         told = other.post(TYPE="CONNECT", SIGNAL="mine", FINGERPRINT=f"{name}-2", **extra)
         assert told.type == "DEMOTE", told
         assert told["SIGNAL"] == f"{name}-offer"
@@ -549,3 +550,63 @@ def test_nothing_is_left_behind(pair: list[Server], redis: RedisServer) -> None:
         assert time.monotonic() < deadline, redis.lifetimes()
         time.sleep(0.1)
     assert all(0 < left <= 3_601_000 for left in redis.lifetimes().values())
+
+
+KEYS = ("epoch", "count", "leases", "offers", "handovers", "due", "index", "pairs", "mail")
+BRIEF = {"REQUEST_TIMEOUT": 2, "ANSWER_TIMEOUT": 1}
+LONGEST_SECONDS = 2 + 1 + 3 + 1
+"""However much Redis has lost: the two, the time to write an answer, and a second."""
+
+
+def test_every_key_may_vanish_and_nobody_waits_longer() -> None:
+    """One of each shard, while one waits, and an offer is out."""
+    with ExitStack() as stack:
+        redis = stack.enter_context(RedisServer())
+        one, other = (stack.enter_context(Server(REDIS_URL=redis.url, **BRIEF, **SHARED)) for _ in range(2))
+        assert {each.rpartition(":")[2] for each in KEYS} == set(redis_scripts.KEYS)
+        rooms = {name: f"room of {name}" for name in KEYS}
+        offered = {name: one.offer(f"ann {name}", NAMESPACE=room) for name, room in rooms.items()}
+        held_by(one, len(KEYS))
+        nonces = {
+            name: other.post(TYPE="CONNECT", SIGNAL="x", FINGERPRINT="ben", NAMESPACE=room)
+            for name, room in rooms.items()
+        }
+        waiting = {name: one.offer(f"cid {name}", NAMESPACE=room) for name, room in rooms.items()}
+        held_by(one, len(KEYS))
+        started = time.monotonic()
+        for name, told in nonces.items():
+            shard = told["NONCE"].partition("-")[0]
+            redis.call("DEL", redis_scripts.key_of(int(shard), name).decode())
+        for name, told in nonces.items():
+            late = answer(other, told, f"to ann {name}", "ben", NAMESPACE=rooms[name]).reply(LONGEST_SECONDS)
+            assert late.type in ("DELIVERED", "NO_NAMESPACE_PEER", "DEMOTE", "UNAVAILABLE"), late
+            got = offered[name].reply(LONGEST_SECONDS)
+            assert got.type in ("ANSWER", "NO_NAMESPACE_PEER", "DEMOTE", "UNAVAILABLE"), (name, got)
+            assert (got.type == "ANSWER") >= (late.type == "DELIVERED"), name
+            assert got.type != "ANSWER" or got["SIGNAL"] == f"to ann {name}"
+            last = waiting[name].reply(LONGEST_SECONDS)
+            assert last.type in ("NO_NAMESPACE_PEER", "DEMOTE", "UNAVAILABLE"), (name, last)
+        assert time.monotonic() - started < LONGEST_SECONDS + 2
+        for name, room in rooms.items():
+            # What has lost a part of it may be counted until its key expires, but is handed to nobody.
+            left = one.statistics()["waiting"]
+            link(one, other, f"after {name}", left, NAMESPACE=room)
+        assert "Traceback" not in one.log + other.log
+
+
+def test_a_redis_that_may_forget_is_told() -> None:
+    with (
+        RedisServer(maxmemory="50mb", maxmemory_policy="allkeys-lru") as redis,
+        Server(REDIS_URL=redis.url, **ALONE) as server,
+    ):
+        assert eventually(lambda: "maxmemory-policy is allkeys-lru" in server.log)
+
+
+def test_a_redis_that_refuses_is_told_once_a_second() -> None:
+    with RedisServer() as redis, Server(REDIS_URL=redis.url, **ALONE) as server:
+        redis.call("CONFIG", "SET", "min-replicas-to-write", "1")
+        started = time.monotonic()
+        told = [server.post(TYPE="CONNECT", SIGNAL="x", FINGERPRINT=str(n)).status for n in range(50)]
+        assert set(told) == {503}
+        lines = server.log.count("Redis refuses")
+        assert 1 <= lines <= time.monotonic() - started + 2

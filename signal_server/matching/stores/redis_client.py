@@ -7,7 +7,6 @@ read and write.
 
 from __future__ import annotations
 
-import logging
 import random
 import threading
 import time
@@ -25,7 +24,7 @@ from redis.retry import Retry
 from ...errors import ConfigurationError, Unavailable
 from .base import away
 from .redis_hub import HubConnection, HubNotices
-from .redis_protocol import KNOCK_SECONDS, TIMEOUT_SECONDS, Connection, Refused
+from .redis_protocol import KNOCK_SECONDS, TIMEOUT_SECONDS, Connection, Refused, refusals
 from .redis_threads import ThreadConnection, ThreadNotices
 
 CLUSTER: Final = "+cluster"
@@ -34,7 +33,6 @@ Address = tuple[str, int]
 
 Notices = HubNotices | ThreadNotices
 
-log = logging.getLogger(__name__)
 
 _random = random.SystemRandom()  # a seed of the common generator keeps its sequence
 
@@ -92,7 +90,7 @@ class Servers:
         try:
             return self.ask(key, *packed)
         except Refused as refused:
-            log.error("Redis refuses: %s", refused)
+            refusals.tell(refused)
             raise away() from refused
 
     def ask(self, key: bytes, *packed: bytes) -> Any:

@@ -39,6 +39,7 @@ from .redis_protocol import (
     Unsent,
     pack,
     read_epoch,
+    refusals,
     trouble,
 )
 
@@ -260,7 +261,7 @@ class HubConnection:
         if isinstance(reply, hiredis.ReplyError):
             call.error = Refused(str(reply))
             if call.waiter is None:
-                self._loop.run_callback(gevent.spawn, log.error, "Redis refuses: %s", call.error)
+                self._loop.run_callback(gevent.spawn, refusals.tell, call.error)
         else:
             call.reply = reply
         self._wake(call)

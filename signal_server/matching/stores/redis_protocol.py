@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import time
+from collections.abc import Callable
 from typing import Any, Final
 
 from redis.exceptions import AuthenticationError, NoPermissionError, NoScriptError, ResponseError
@@ -20,6 +23,8 @@ KNOCK_SECONDS: Final = 0.2
 
 IDLE_SECONDS: Final = 20.0
 """After so long a connection shows that it still stands; platforms cut idle ones."""
+
+log = logging.getLogger(__name__)
 
 Connection = Any
 """redis-py's, which has few types."""
@@ -76,6 +81,27 @@ def trouble(error: BaseException) -> str:
     """A line for the log. A server that knows us, and lets us do too little, is not away."""
     is_refusal = isinstance(error, NoPermissionError | AuthenticationError)
     return f"Redis {'refuses' if is_refusal else 'is away'}: {_reason(error)}"
+
+
+class Refusals:
+    """Tells the log that the server refuses commands: a line a second, for it may refuse every one."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._quiet_until = 0.0
+        self._untold = 0
+
+    def tell(self, refused: Exception) -> None:
+        now = self._clock()
+        if now < self._quiet_until:
+            self._untold += 1
+            return
+        more = f" ({self._untold} more since the last such line)" if self._untold else ""
+        self._quiet_until, self._untold = now + 1, 0
+        log.error("Redis refuses: %s%s", refused, more)
+
+
+refusals = Refusals()
 
 
 def _reason(error: BaseException) -> str:

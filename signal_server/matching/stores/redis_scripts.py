@@ -22,7 +22,7 @@ from ...messages import Arrival
 from ..rules import Times
 from .base import away, pool_hash
 from .redis_client import Address, Servers
-from .redis_protocol import Refused, bulk, pack
+from .redis_protocol import Refused, bulk, pack, refusals
 
 PREFIX: Final = "spacerift2"
 """Of every key and channel. The number changes with the meaning of the keys, so that two releases do not
@@ -218,7 +218,7 @@ def word_of(arrival: Arrival) -> bytes:
 
 def refused_by(refused: Refused) -> Exception:
     """What a caller is told whose command was refused."""
-    log.error("Redis refuses: %s", refused)
+    refusals.tell(refused)
     return away()
 
 
