@@ -25,7 +25,7 @@ from pathlib import Path
 
 from redis_server import RedisServer
 
-from . import inside, profile, report, servers, signed
+from . import inside, profile, redis_costs, report, servers, signed
 from .measure import Crowd, Load, Rate, compiled, median
 from .servers import Started
 
@@ -45,8 +45,12 @@ class Results:
     crowds: dict[tuple[str, int], Crowd] = field(default_factory=dict)
     redis: dict[tuple[str, Load_], tuple[Rate, float]] = field(default_factory=dict)
     """With the µs of Redis' own CPU for a pair."""
-    signed: dict[str, tuple[float, float]] = field(default_factory=dict)
-    """Pairs a second, and ms of CPU for one, by engine."""
+    wakes: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Times in ms over two workers, by commit; see `redis_costs.wakes`."""
+    signed: dict[tuple[str, str], tuple[float, float]] = field(default_factory=dict)
+    """Pairs a second, and ms of CPU for one, by commit and engine."""
+    forgeries: dict[str, list[float]] = field(default_factory=dict)
+    """The p99 in ms of an unsigned pair, alone and beside bad signatures, by engine."""
     inside: inside.Inside | None = None
     profiles: dict[str, dict[str, float]] = field(default_factory=dict)
     """µs of a pair, by part, for new and for kept connections."""
@@ -129,10 +133,22 @@ def measure_crowds(load: Load, folder: Path, plan: Plan, results: Results, *, qu
                 print(f"  {name}: {crowd}", flush=True)
 
 
+def measure_signed(folder: Path, plan: Plan, results: Results) -> None:
+    with servers.earlier(folder) as tree:
+        results.signed = signed.rates(plan.seconds, {OURS: servers.ROOT, EARLIER: tree})
+    results.forgeries = signed.beside_forgeries(4 * plan.seconds)
+
+
 def measure_redis(load: Load, folder: Path, plan: Plan, results: Results) -> None:
     with ExitStack() as stack:
         tree = stack.enter_context(servers.earlier(folder))
         for name, root in ((OURS, servers.ROOT), (EARLIER, tree)):
+            with RedisServer() as redis:
+                two = servers.ours(name, root, REDIS_URL=redis.url, SECRET_KEY="bench", WEB_CONCURRENCY=2)
+                try:
+                    results.wakes[name] = redis_costs.wakes(two.port, per_second=200, seconds=8)
+                finally:
+                    two.stop()
             with RedisServer() as redis:
                 servers.pin(redis.process.pid, servers.cores()[1])
                 server = servers.ours(name, root, REDIS_URL=redis.url, SECRET_KEY="bench")
@@ -165,7 +181,7 @@ def measure_all(*, quick: bool) -> Results:
         load = Load(compiled(folder))
         results.inside = inside.measure(quick=quick)
         if not quick:
-            results.signed = signed.rates(plan.seconds)
+            measure_signed(folder, plan, results)
             measure_redis(load, folder, plan, results)
         with running(folder, quick=quick) as found:
             measure_rates(load, found, plan, results)

@@ -55,14 +55,14 @@ def rate(server: Server, redis: RedisServer, seconds: float, clients: int = CLIE
     }
 
 
-def wakes(server: Server, per_second: float, seconds: float) -> dict[str, float]:
+def wakes(port: int, per_second: float, seconds: float) -> dict[str, float]:
     """How long after an answer was sent its initiator has it, and its sender DELIVERED.
 
     So many pairs a second meet, each peer on a connection of its own, so most pairs are of two workers.
     """
 
     async def meet(number: int, answered: list[float], delivered: list[float]) -> None:
-        async with Client(server.port) as alice, Client(server.port) as bob:
+        async with Client(port) as alice, Client(port) as bob:
             name, room = f"{started:.3f}.{number}", number
             held = asyncio.ensure_future(alice.ask(form(f"a{name}", SIGNAL, room)))
             await asyncio.sleep(0.2)  # she waits by then
@@ -199,7 +199,9 @@ def main(*, quick: bool) -> None:
         for name, server in servers.items():
             found[f"{name}, one pair at a time"] = [rate(server, redis, seconds, 1)]
         for per_second in (20, 100, 200):
-            found[f"3, {per_second} pairs a second"] = [wakes(servers["3"], per_second, 10 * seconds / 6)]
+            found[f"3, {per_second} pairs a second"] = [
+                wakes(servers["3"].port, per_second, 10 * seconds / 6)
+            ]
     for name, measured in found.items():
         line = {key: statistics.median(each[key] for each in measured) for key in measured[0]}
         print(f"{name:>28}  " + "  ".join(f"{key} {value:.1f}" for key, value in line.items()))

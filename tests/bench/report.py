@@ -106,12 +106,32 @@ def tables(results: Results) -> str:
         ]
         head = ["", "pairs/s", "µs of the worker", "µs of Redis", "p50 / p99 ms"]
         parts += ["**One worker with Redis, 64 pairs at once**", table(head, rows)]
+    if results.wakes:
+        rows = [
+            [
+                name,
+                *(
+                    f"{each[f'{what}_p50_ms']:.1f} / {each[f'{what}_p99_ms']:.1f}"
+                    for what in ("answer", "delivered")
+                ),
+            ]
+            for name, each in results.wakes.items()
+        ]
+        head = ["", "until the initiator has it, p50 / p99 ms", "until its sender has DELIVERED"]
+        parts += ["**An answer between two workers with Redis, 200 pairs a second**", table(head, rows)]
     if results.signed:
-        rows = [[name, f"{rate:,.0f}", f"{ms:.2f}"] for name, (rate, ms) in results.signed.items()]
+        rows = [
+            [f"{name}, {engine}", f"{rate:,.0f}", f"{ms:.2f}"]
+            for (name, engine), (rate, ms) in results.signed.items()
+        ]
         parts += [
             "**Signed pairs, 16 at once, connections kept** (the peers sign in Python)",
             table(["", "pairs/s", "ms of CPU"], rows),
         ]
+    if results.forgeries:
+        rows = [[engine, *(f"{ms:.1f}" for ms in p99)] for engine, p99 in results.forgeries.items()]
+        head = ["", "alone, p99 ms", "beside 500 bad signatures a second"]
+        parts += ["**One unsigned pair after the other**", table(head, rows)]
     if results.profiles:
         names = list(results.profiles)
         every = sorted(
