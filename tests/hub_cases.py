@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,8 +11,8 @@ import gevent
 import pytest
 from gevent.monkey import is_module_patched
 
-from live import eventually, free_port
-from redis_server import RedisServer
+from live import eventually
+from redis_server import RedisServer, redis_over_tls
 from signal_server.errors import Unavailable
 from signal_server.matching.stores.redis_client import Servers
 from signal_server.matching.stores.redis_hub import HubConnection
@@ -198,18 +197,7 @@ def test_notices_are_heard_and_a_cut_is_told(redis: RedisServer, servers: Server
 
 
 def test_over_tls(tmp_path: Path) -> None:
-    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    subprocess.run(
-        [
-            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1"),
-            *("-subj", "/CN=nobody", "-keyout", key, "-out", certificate),
-        ],
-        check=True,
-        capture_output=True,
-    )
-    port = str(free_port())
-    options = {"tls_port": port, "tls_cert_file": str(certificate), "tls_key_file": str(key)}
-    with RedisServer(**options, tls_auth_clients="no", tls_ca_cert_file=str(certificate)):
+    with redis_over_tls(tmp_path) as port:
         servers = Servers(f"rediss://127.0.0.1:{port}/0", verify_tls=False)
         texts = [bytes([65 + number]) * 1_000_000 for number in range(3)]
         asking = [gevent.spawn(echo, servers, text) for text in texts]

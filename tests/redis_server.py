@@ -119,3 +119,21 @@ def cluster(nodes: int = 3, **options: str) -> Iterator[list[RedisServer]]:
             assert time.monotonic() < deadline, "the cluster does not come up"
             time.sleep(0.02)
         yield servers
+
+
+@contextmanager
+def redis_over_tls(folder: Path) -> Iterator[int]:
+    """A server whose certificate nobody signed; its port for TLS."""
+    key, certificate = folder / "key.pem", folder / "certificate.pem"
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1"),
+            *("-subj", "/CN=nobody", "-keyout", key, "-out", certificate),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    port = free_port()
+    options = {"tls_port": str(port), "tls_cert_file": str(certificate), "tls_key_file": str(key)}
+    with RedisServer(**options, tls_auth_clients="no", tls_ca_cert_file=str(certificate)):
+        yield port

@@ -17,28 +17,13 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext
 
 from live import ROOT, Reply, Server, eventually, free_port
+from proxies import NGINX_MAIN
 from redis_server import RedisServer
 from tabs import Tab, new_context, talk
 
 pytest_plugins = ["browser_fixtures"]
 
 NGINX = "/usr/sbin/nginx"
-
-MAIN = """
-daemon off;
-pid {folder}/nginx.pid;
-error_log {folder}/error.log;
-events {{ worker_connections 512; }}
-http {{
-    access_log off;
-    client_body_temp_path {folder}/body;
-    proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi;
-    scgi_temp_path {folder}/scgi;
-    include {folder}/site.conf;
-}}
-"""
 
 
 class Nginx:
@@ -68,10 +53,12 @@ class Nginx:
         if others:
             site = re.sub(r"upstream spacerift \{.*?\}", _upstream(server, *others), site, flags=re.DOTALL)
         (folder / "site.conf").write_text(site)
-        (folder / "main.conf").write_text(MAIN.format(folder=folder))
+        (folder / "main.conf").write_text(
+            NGINX_MAIN.format(folder=folder, settings=f"include {folder}/site.conf;")
+        )
 
     def __enter__(self) -> Nginx:
-        command = [NGINX, "-p", self._folder, "-c", self._folder / "main.conf", "-g", "user root;"]
+        command = [NGINX, "-p", self._folder, "-c", self._folder / "main.conf"]
         self.process = subprocess.Popen(command)
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline:

@@ -291,7 +291,12 @@ def test_the_recipe_for_a_vps(slug: Slug, tmp_path: Path) -> None:
 
     said = subprocess.check_output(command(service["ExecStartPre"]), cwd=home, env=environ, text=True)
     assert "fault" not in said
-    with subprocess.Popen(command(service["ExecStart"]), cwd=home, env=environ) as running:
+    becomes_ready(command(service["ExecStart"]), port, cwd=home, env=environ)
+
+
+def becomes_ready(command: list[str], port: int, *, cwd: Path, env: dict[str, str]) -> None:
+    """A server starts with this command, says that it is ready, and ends well when it is told to."""
+    with subprocess.Popen(command, cwd=cwd, env=env) as running:
         try:
             deadline = time.monotonic() + 30
             while not is_ready(port):
@@ -331,16 +336,7 @@ def test_a_read_only_root_is_enough() -> None:
     """In a mount namespace, with /dev/shm as the only place that can be written."""
     port = free_port()
     command = ["unshare", "--mount", "bash", "-c", READ_ONLY, "-", sys.executable, "-m", "gunicorn"]
-    with subprocess.Popen(command, cwd=ROOT, env=environment() | {"PORT": str(port)}) as running:
-        try:
-            deadline = time.monotonic() + 30
-            while not is_ready(port):
-                assert running.poll() is None
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
-        finally:
-            running.terminate()
-    assert running.returncode == 0
+    becomes_ready(command, port, cwd=ROOT, env=environment() | {"PORT": str(port)})
 
 
 # --- what runs ---------------------------------------------------------------------------------------------

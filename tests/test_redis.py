@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,8 +15,8 @@ from pathlib import Path
 import pytest
 
 import signal_server.matching.stores.redis_scripts as redis_scripts
-from live import ROOT, Call, Reply, Server, eventually, free_port
-from redis_server import RedisServer, cluster
+from live import ROOT, Call, Reply, Server, eventually
+from redis_server import RedisServer, cluster, redis_over_tls
 from signed_peer import SignedPeer
 
 ALONE = {"SECRET_KEY": "the same everywhere"}
@@ -504,18 +503,7 @@ def test_a_cluster_of_three_nodes(redis: RedisServer) -> None:
 
 
 def test_a_certificate_that_nobody_signed(redis: RedisServer, tmp_path: Path) -> None:
-    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    subprocess.run(
-        [
-            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1"),
-            *("-subj", "/CN=nobody", "-keyout", key, "-out", certificate),
-        ],
-        check=True,
-        capture_output=True,
-    )
-    port = str(free_port())
-    options = {"tls_port": port, "tls_cert_file": str(certificate), "tls_key_file": str(key)}
-    with RedisServer(**options, tls_auth_clients="no", tls_ca_cert_file=str(certificate)):
+    with redis_over_tls(tmp_path) as port:
         url = f"rediss://127.0.0.1:{port}/0"
         with Server(REDIS_URL=url, REDIS_TLS_VERIFY="off", **ALONE) as server:
             link(server, server, "secret")
