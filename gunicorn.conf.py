@@ -208,6 +208,7 @@ def answer_before_the_end(worker):
     own worker does all that by itself.
     """
     from signal_server.http.connection import stop_reading
+    from signal_server.http.crowd import REFUSAL
 
     if worker.cfg.worker_class_str == worker_class and worker.serves_by_callbacks():
         return
@@ -229,8 +230,18 @@ def answer_before_the_end(worker):
         listeners = {each: Listener(each) for each in worker.sockets}
 
         def remember(listener, client, addr):
+            if not isinstance(addr, tuple):  # a UNIX socket's
+                serve(listeners.get(listener, listener), client, addr)
+                return
+            if not server.crowd.enter(addr[0]):
+                gunicorn.util.write_nonblock(client, REFUSAL)
+                gunicorn.util.close(client)
+                return
             connections.add(client)
-            serve(listeners.get(listener, listener), client, addr)
+            try:
+                serve(listeners.get(listener, listener), client, addr)
+            finally:
+                server.crowd.leave(addr[0])
 
         worker.handle = remember
 

@@ -19,6 +19,7 @@ from . import messages
 from .commands.group import group
 from .errors import ConfigurationError
 from .http.connection import WRITE_SECONDS
+from .http.crowd import Crowd
 from .http.endpoint import HEADERS, Endpoint
 from .http.hosting import Hosting
 from .http.passes import new_pass
@@ -58,6 +59,7 @@ class SignalServer:
         exchange: carries requests through the matcher.
         timers: make the calls that are due.
         endpoint: takes a request from its bytes to its reply.
+        crowd: how many connections each address has, if a server tells it.
         is_alone: the application is ours, and has nothing else that must see a request.
         tickets: the open requests of this process.
     """
@@ -89,9 +91,13 @@ class SignalServer:
         self.signatures = signatures_of(settings, self.store, metrics)
         signs = ProxySigns(metrics, trusted_proxies=settings.trusted_proxies)
         self.timers.every_tick(signs.look, unless=lambda: True)
+        identity = Identity(settings.secret_key or secrets.token_urlsafe(32))
+        # A proxy's connections are those of many.
+        most = None if settings.trusted_proxies else settings.connections_per_address
+        self.crowd = Crowd(most, identity.address, lambda: metrics.limit_hit("connections"))
         self.endpoint = Endpoint(
             settings=settings,
-            identity=Identity(settings.secret_key or secrets.token_urlsafe(32)),
+            identity=identity,
             limits=limits,
             exchange=self.exchange,
             request_log=self.request_log,

@@ -49,6 +49,7 @@ class Settings:
     pair_limit: RateLimitItem | None = _setting(readers.or_off(readers.rate), "1 per 5 seconds")
     address_limit: RateLimitItem | None = _setting(readers.or_off(readers.rate), "50 per second")
     held_per_address: int | None = _setting(readers.or_off(readers.count(1)), "256")
+    connections_per_address: int | None = _setting(readers.or_off(readers.count(1)), "512")
     max_waiting: int | None = _setting(readers.or_off(readers.count(1)), "20000")
     max_body: int | None = _setting(readers.or_off(readers.count(1)), "65536")
 

@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import socket
 import time
+from collections.abc import Callable
+from contextlib import ExitStack
 
 import pytest
 
@@ -85,3 +87,40 @@ def test_honest_signed_peers_link_while_others_forge() -> None:
     assert len(waits) >= 3, lost
     assert len(lost) <= 0.05 * len(waits), lost
     assert statuses.keys() == {403, 503}  # without the latter, there were too few
+
+
+def test_an_address_has_so_many_connections() -> None:
+    with Server(CONNECTIONS_PER_ADDRESS=20, HELD_PER_ADDRESS="", limits=True) as server, ExitStack() as stack:
+
+        def opened(address: str) -> socket.socket:
+            return stack.enter_context(
+                socket.create_connection(("127.0.0.1", server.port), source_address=(address, 0))
+            )
+
+        def status(client: socket.socket) -> bytes:
+            client.settimeout(5)
+            client.sendall(head("GET /health HTTP/1.1"))
+            return client.recv(65536).split(b" ", 2)[1]
+
+        silent = [opened("127.0.0.9") for _ in range(15)]
+        slow = [opened("127.0.0.9") for _ in range(5)]  # which gunicorn has, or will have
+        for each in slow:
+            each.sendall(head("POST /nothing HTTP/1.1", "Content-Length: 9"))
+            each.recv(65536)
+        last = opened("127.0.0.9")
+        last.settimeout(5)
+        assert last.recv(65536).startswith(b"HTTP/1.1 297 Rate Limit\r\n")
+        assert last.recv(1) == b""
+        assert status(opened("127.0.0.10")) == b"200"
+        for each in (silent[0], slow[0]):
+            each.close()
+        assert eventually(lambda: status_or_refusal(opened("127.0.0.9"), status) == b"200")
+        counted = server.get("/metrics")[2].decode()
+        assert 'spacerift_limits_hit_total{limit="connections"}' in counted
+
+
+def status_or_refusal(client: socket.socket, status: Callable[[socket.socket], bytes]) -> bytes:
+    try:
+        return status(client)
+    except OSError:
+        return b"cut"

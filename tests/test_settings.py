@@ -39,7 +39,15 @@ def test_the_defaults_are_the_protocols() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["REQUEST_LIMIT", "PAIR_LIMIT", "ADDRESS_LIMIT", "HELD_PER_ADDRESS", "MAX_WAITING"]
+    "name",
+    [
+        "REQUEST_LIMIT",
+        "PAIR_LIMIT",
+        "ADDRESS_LIMIT",
+        "HELD_PER_ADDRESS",
+        "CONNECTIONS_PER_ADDRESS",
+        "MAX_WAITING",
+    ],
 )
 def test_an_empty_limit_is_off(name: str) -> None:
     assert getattr(read(**{name: ""}), name.lower()) is None

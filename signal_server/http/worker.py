@@ -41,6 +41,7 @@ from ..errors import HungUp
 from ..matching.exchange import DRAIN_SECONDS
 from ..matching.timers import TICK_SECONDS
 from .connection import KEEPALIVE, WRITE_SECONDS, stop_reading
+from .crowd import REFUSAL, Crowd
 from .endpoint import HEADERS, Endpoint, Response, Transaction
 from .head import Header
 from .ordinary import Missing, Ordinary, OrdinaryHead
@@ -189,6 +190,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
     def _set_up(self) -> None:
         server = self.wsgi.extensions["spacerift"]
         self._endpoint: Endpoint = server.endpoint
+        self._crowd: Crowd = server.crowd
         self._timers = server.timers
         self._request_log = server.request_log
         self._blocks = server.store.blocks or server.signatures is not None
@@ -253,6 +255,11 @@ class Worker(GeventWorker):  # type: ignore[misc]
                 self._exhausted.start(self._guarded, self._resume_accepting)
                 return
             sock = _socket.socket(family, socket.SOCK_STREAM, 0, fd)
+            if not self._crowd.enter(address[0]):
+                with suppress(OSError):
+                    sock.send(REFUSAL, _FLAGS)
+                sock.close()
+                continue
             connection = Connection(self, sock, fd, address[0], now)
             self._connections[fd] = connection
             self._idle[connection] = None
@@ -546,6 +553,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
         """Close a connection."""
         if self._connections.get(connection.fd) is connection:
             self._forget(connection)
+            self._crowd.leave(connection.remote)
             connection.socket.close()
             connection.socket = None  # type: ignore[assignment]
             if not self._may_accept:
@@ -579,12 +587,13 @@ class Worker(GeventWorker):  # type: ignore[misc]
             address = client.getpeername()
         except OSError:  # it has left
             address = (connection.remote, 0)
-        self._pool.spawn(self._handle, client, address)
+        self._pool.spawn(self._handle, client, address, connection.remote)
 
-    def _handle(self, client: Any, address: tuple[str, int]) -> None:
+    def _handle(self, client: Any, address: tuple[str, int], remote: str) -> None:
         try:
             self.handle(self._closed_listener, client, address)
         finally:
+            self._crowd.leave(remote)
             if not self._may_accept:
                 self._resume_accepting()
 

@@ -28,6 +28,7 @@ HIGH = {
     "PAIR_LIMIT": "1000000 per second",
     "ADDRESS_LIMIT": "10000000 per second",
     "HELD_PER_ADDRESS": "1000000",
+    "CONNECTIONS_PER_ADDRESS": "1000000",
 }
 """Every limit is on, and too high to hit."""
 
