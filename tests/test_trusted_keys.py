@@ -19,6 +19,8 @@ from live import ROOT
 from signal_server.app import create_app
 from signal_server.errors import ConfigurationError, Untrusted
 from signal_server.openpgp.certificate import NEEDS_SEQUOIA
+from signal_server.openpgp.certificate_reader import read_certificate
+from signal_server.openpgp.gnupg import without_false
 from signal_server.openpgp.keyring import Keyring
 from signal_server.openpgp.sequoia import SequoiaEngine
 from signal_server.openpgp.trust import open_keyring
@@ -121,6 +123,17 @@ def test_what_is_known_of_a_key_does_not_outlive_it(alice: Author) -> None:
     assert verdict(NOW) == "chess"
     now += 1
     assert verdict(NOW) == "key expired"
+
+
+def test_a_name_that_gpg_leaves_bare_is_not_the_key_s(alice: Author) -> None:
+    """gpg 2.4.7 imports a key whose self-signature does not hold, unlike 2.2, and exports it like this."""
+    bare = alice.primary + packet(13, NAME.encode())
+    full = alice.primary + alice.name(spoil=True)
+    assert not without_false(read_certificate(full), read_certificate(bare)).is_stated
+    both = without_false(read_certificate(full + alice.name("y")), read_certificate(bare + alice.name("y")))
+    assert both.is_stated
+    assert both.name == "y"
+    assert len(both.components) == 2
 
 
 # --- the command line --------------------------------------------------------------------------------------

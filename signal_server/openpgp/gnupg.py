@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..errors import ConfigurationError, Unavailable, Untrusted
-from .certificate import CERTIFICATIONS, Certificate
+from .certificate import CERTIFICATIONS, Certificate, Component
 from .certificate_reader import read_certificate, split_certificates
 from .gnupg_helper import GPG_SECONDS, discard, from_base64, to_base64
 from .keyring import Engine, Signed
-from .signature_packet import END_OF_TIME
+from .packets import USER_ID
+from .signature_packet import Signature
 
 AT_ONCE: Final = 4
 """Signatures that gpg works on at the same time."""
@@ -76,9 +77,8 @@ class GnupgEngine(Engine):
     def tidy(self, keys: bytes) -> bytes:
         reply = self._current().ask({"do": "tidy", "keys": to_base64(keys)}, START_SECONDS)
         minimal = {each.fingerprint: each for each in _certificates(reply["minimal"])}
-        return b"".join(
-            _without_false(each, minimal[each.fingerprint]).whole for each in _certificates(reply["keys"])
-        )
+        tidied = [without_false(each, minimal[each.fingerprint]) for each in _certificates(reply["keys"])]
+        return b"".join(each.whole for each in tidied if each.is_stated)
 
     def is_ready(self) -> bool:
         try:
@@ -123,27 +123,25 @@ def _certificates(keys: str) -> list[Certificate]:
     return [read_certificate(each) for each in split_certificates(from_base64(keys))]
 
 
-def _without_false(full: Certificate, minimal: Certificate) -> Certificate:
+def without_false(full: Certificate, minimal: Certificate) -> Certificate:
     """A key without self-signatures that do not hold, which gpg keeps beside one that does.
 
-    Only one that is the newest would count; and the newest that holds stands in the minimal form.
+    Only one that is the newest would count; and the newest that holds stands in the minimal form. There, gpg
+    2.4 leaves a name bare if none holds; gpg 2.2 has left the name out of both.
     """
     newest = {
         each.packet: each.newest(*CERTIFICATIONS)[0].created
-        for each in minimal.components[1:]
-        if each.key is None
+        for each in minimal.components
+        if each.packet.tag == USER_ID
     }
+
+    def holds(component: Component, signature: Signature) -> bool:
+        return component.packet.tag != USER_ID or signature.created <= newest[component.packet]
+
+    kept = [each for each in full.components if each.packet.tag != USER_ID or each.packet in newest]
     return replace(
         full,
-        components=tuple(
-            replace(
-                each,
-                signatures=tuple(
-                    of for of in each.signatures if of.created <= newest.get(each.packet, END_OF_TIME)
-                ),
-            )
-            for each in full.components
-        ),
+        components=tuple(each.saying(*(of for of in each.signatures if holds(each, of))) for each in kept),
     )
 
 
