@@ -86,6 +86,10 @@ def _newest(alice: Author, sub: Author) -> Iterator[Vector]:
         good=False,
     )
     yield vector("prolonged, one name of two", alice, prolonged + alice.name("y", hashed=ran_out), good=False)
+    other = prolonged + alice.name("y", flags=1) + alice.on_name("y", 0x13, hashed=may, **later)
+    yield vector("allowed since, by another name", alice, other, good=True)
+    old_name = alice.certificate() + alice.name("y", flags=1) + alice.on_name("y", 0x13, hashed=may, **later)
+    yield vector("signed before another name allowed it", alice, old_name, good=False, created=NOW - 2 * HOUR)
     both_names = (
         prolonged + alice.name("y", hashed=ran_out) + alice.on_name("y", 0x13, hashed=may + lasting, **later)
     )

@@ -335,6 +335,9 @@ def _keys(alice: Author, eve: Author) -> Iterator[Vector]:
         ("as a private one", packet(5, alice.body) + direct, False),
     ):
         yield vector(f"a key {what}", alice, good=good, key=key)
+    then = own + alice.name(flags=1) + alice.on_name(NAME, 0x13, hashed=MAY, **later)
+    yield vector("a key whose name allows it since", alice, good=True, key=then)
+    yield vector("signed before its name allowed it", alice, good=False, key=then, created=NOW - 700)
     early = alice.primary + alice.on_self(DIRECT, hashed=MAY, **later)
     yield vector("signed before its direct signature", alice, good=False, key=early, created=NOW - 700)
     young = Author(alice.pair, NOW + 1000, version=6)

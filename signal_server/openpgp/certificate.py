@@ -228,13 +228,13 @@ class Certificate:
         own = self.components[0]
         direct = own.newest(DIRECT, until=signed_at)
         heard = [*direct, *own.newest(DIRECT)]
-        heard += [each for name in self._names for each in name.newest(*CERTIFICATIONS)]
+        for name in self._names:
+            heard += name.newest(*CERTIFICATIONS, until=signed_at) + name.newest(*CERTIFICATIONS)
         if self.primary.version == 6:
             if not direct:
                 raise Untrusted("signed before the self-signature")
         else:
             name, statement = self._name_of(signed_at)
-            heard += [statement, *name.newest(*CERTIFICATIONS, until=signed_at)]
             if statement.values_of(KEY_FLAGS) or not direct:
                 return [own.saying(), name.saying(statement)], statement, heard
         # Alone: beside a name gpg would not mind whether it holds.
