@@ -152,6 +152,22 @@ def test_so_many_are_held_and_no_more(redis: RedisServer, servers: Servers) -> N
     assert not one.take_place(b"address", "d")
 
 
+def test_who_is_held_has_a_place_to_the_millisecond(redis: RedisServer, servers: Servers) -> None:
+    redis.call("FLUSHALL")
+
+    def now_ms() -> int:
+        seconds, microseconds = redis.call("TIME")
+        return int(seconds) * 1000 + int(microseconds) // 1000
+
+    while now_ms() % 1000 < 100:  # else a wrong fraction of a second would not show
+        pass
+    before = now_ms()
+    assert held(servers, 2, 60_000).take_place(b"address", "a")
+    (key,) = redis.lifetimes()
+    ((_, ends),) = redis.call("ZRANGE", key, 0, -1, "WITHSCORES")
+    assert before <= float(ends) - 60_000 <= now_ms()
+
+
 def test_what_a_dead_process_held_is_forgotten(redis: RedisServer, servers: Servers) -> None:
     redis.call("FLUSHALL")
     short, long = held(servers, 2, 300), held(servers, 2, 60_000)

@@ -115,6 +115,19 @@ def test_who_has_mail_is_told(both: Processes) -> None:
     assert eventually(lambda: heard == [None, shard])
 
 
+@pytest.mark.parametrize("is_late", [False, True])
+def test_an_answer_that_was_fetched_late_may_be_written_for_what_is_left(
+    both: Processes, is_late: bool
+) -> None:
+    both.one.connect("ann")
+    nonce = both.other.connect("ben").own.reply.nonce
+    both.other.answer("ben", nonce)
+    both.now_ms += TIMES.write - 500
+    assert [each.reply.type for each in both.one.store.expire().deliveries] == [ANSWER]
+    both.now_ms += 500 if is_late else 499
+    assert both.one.store.claim(nonce).good is not is_late
+
+
 # --- leases ------------------------------------------------------------------------------------------------
 
 
