@@ -78,6 +78,10 @@ def in_worker(old: str, new: str) -> Mutant:
     return Mutant((), "signal_server/http/worker.py", old, new)
 
 
+def in_serving(old: str, new: str) -> Mutant:
+    return Mutant((), "signal_server/http/serving.py", old, new)
+
+
 UNTRUSTED_INPUT = "#  -> whatever happens next, remaining input must not be trusted\n                "
 
 MUTANTS = {
@@ -148,10 +152,10 @@ MUTANTS = {
         "not digits.isdigit()", "not digits.decode('latin-1').strip().isnumeric()"
     ),
     "ours: an unfinished body": in_ordinary("if len(data) < end + length:", "if len(data) < end:"),
-    "ours: what is behind is lost": in_worker("connection.buffer = data[end:]", 'connection.buffer = b""'),
+    "ours: what is behind is lost": in_serving("connection.buffer = data[end:]", 'connection.buffer = b""'),
     "ours: what was read is lost": in_worker(
         "client.replay = data", 'client.replay = data[data[:3] != b"GET" :]'
     ),
-    "ours: close is not heard": in_worker("closes = ordinary.closes or", "closes ="),
+    "ours: close is not heard": in_serving("closes = ordinary.closes or", "closes ="),
 }
 """What each parser accepts, or does, that gunicorn's does not."""

@@ -19,7 +19,7 @@ PARTS = [
     ("the rules and their store", ("signal_server/matching/",)),
     ("counts and the log", ("signal_server/telemetry/",)),
     ("the head and the reply", ("signal_server/http/ordinary.py", "signal_server/http/head.py")),
-    ("sockets, epoll and the loop", ("signal_server/http/worker.py", "gevent/")),
+    ("sockets, epoll and the loop", ("http/worker.py", "http/serving.py", "gevent/")),
     ("the endpoint", ("signal_server/http/", "signal_server/app.py")),
     ("gunicorn", ("gunicorn/",)),
     ("Flask", ("flask/", "werkzeug/")),
