@@ -2,6 +2,7 @@
 
     PYTHONPATH=. python tests/hostile.py                   # each body, for 5 s, by one connection
     PYTHONPATH=. python tests/hostile.py --connections 20 --driver wsgi
+    PYTHONPATH=. python tests/hostile.py --slow 2000 --seconds 60 --connections 100
     PYTHONPATH=. python tests/hostile.py --forgeries 500 --seconds 60 --connections 10
 
 How long others are kept waiting is told in CPU time of the worker, too: what it does between a request and
@@ -148,14 +149,14 @@ TRIES = 3
 class Wire:
     """A kept connection, for one request at a time."""
 
-    def __init__(self, port: int, address: str) -> None:
-        self._port, self._address = port, address
+    def __init__(self, port: int, address: str, local: tuple[str, int] | None = None) -> None:
+        self._port, self._address, self._local = port, address, local
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def ask(self, parameters: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         """Returns status and reply."""
         if self._streams is None:
-            self._streams = await asyncio.open_connection("127.0.0.1", self._port)
+            self._streams = await asyncio.open_connection("127.0.0.1", self._port, local_addr=self._local)
         reader, writer = self._streams
         body = json.dumps(parameters).encode()
         forwarded, length = f"X-Forwarded-For: {self._address}", f"Content-Length: {len(body)}"
@@ -263,7 +264,97 @@ async def under_forgeries(
     return waits, lost, statuses
 
 
+# --- slow ones ---------------------------------------------------------------------------------------------
+
+SLOW = {
+    "heads": b"POST / HTTP/1.1\r\nHost: t\r\nX: ",
+    "bodies": head("POST / HTTP/1.1", JSON, "Content-Length: 60000"),
+    "silent": b"",
+}
+
+
+async def drip(port: int, address: str, first: bytes, until: float, cut: Counter[str], kind: str) -> None:
+    """Send a byte a second, and come again when that is cut off."""
+    while time.monotonic() < until:
+        try:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(address, 0))
+        except OSError:
+            await asyncio.sleep(0.5)
+            continue
+        try:
+            writer.write(first)
+            ended = asyncio.create_task(reader.read())
+            while time.monotonic() < until and not ended.done():
+                if first:
+                    writer.write(b"a")
+                await asyncio.wait([ended], timeout=1)
+            cut[kind] += ended.done()
+            ended.cancel()
+            await asyncio.wait([ended])
+            if not ended.cancelled():
+                ended.exception()
+        finally:
+            writer.close()
+
+
+async def plain(port: int, number: int, until: float, waits: list[float], lost: list[str]) -> None:
+    """Two open peers, at two addresses, that link again and again in a room of theirs."""
+
+    async def ask(half: int, **parameters: str) -> dict[str, Any]:
+        told: dict[str, Any] = {}
+        for _ in range(TRIES):
+            wire = Wire(port, "", local=(f"127.{half + 1}.{number // 250}.{number % 250 + 1}", 0))
+            try:
+                _, told = await wire.ask({"TYPE": "CONNECT", "NAMESPACE": str(number), **parameters})
+            except (OSError, asyncio.IncompleteReadError) as error:
+                told = {"TYPE": type(error).__name__, "RETRY_AFTER": 1}
+            finally:
+                wire.close()
+            if told["TYPE"] in ("DEMOTE", "ANSWER", "DELIVERED"):
+                break
+            await asyncio.sleep(told["RETRY_AFTER"])
+        return told
+
+    async def peer(half: int, name: str) -> str:
+        told = await ask(half, SIGNAL="offer", FINGERPRINT=name)
+        if told["TYPE"] == "DEMOTE":
+            told = await ask(half, SIGNAL="answer", FINGERPRINT=name, NONCE=told["NONCE"])
+        return str(told["TYPE"])
+
+    run = 0
+    while time.monotonic() < until:
+        run += 1
+        started = time.monotonic()
+        types = await asyncio.gather(*(peer(half, f"{half}.{run}") for half in range(2)))
+        if sorted(types) == ["ANSWER", "DELIVERED"]:
+            waits.append(time.monotonic() - started)
+        else:
+            lost.append(", ".join(types))
+        await asyncio.sleep(1)
+
+
+async def among_slow_ones(
+    port: int, connections: int, seconds: float, pairs: int
+) -> tuple[list[float], list[str], Counter[str]]:
+    """How long pairs took among so many of each kind, what the others got, and how many were cut off."""
+    until, waits, lost, cut = time.monotonic() + seconds, list[float](), list[str](), Counter[str]()
+    slow = [
+        drip(port, f"127.9.{number // 250}.{number % 250 + 1}", first, until, cut, kind)
+        for kind, first in SLOW.items()
+        for number in range(connections)
+    ]
+    honest = [plain(port, number, until, waits, lost) for number in range(pairs)]
+    await asyncio.gather(*slow, *honest)
+    return waits, lost, cut
+
+
 SIGNED = {"SIGNATURES": "required", "TRUSTED_PROXIES": 1, "PAIR_MEMORY_TTL": 0, "REQUEST_TIMEOUT": 5}
+
+
+def pairs_told(waits: list[float], lost: list[str]) -> str:
+    linked = f"{len(waits)} of {len(waits) + len(lost)} pairs linked"
+    took = f"p50 {quantile(waits, 0.5):.3f} s, p99 {quantile(waits, 0.99):.3f} s"
+    return f"{linked}, {took}, others: {Counter(lost)}"
 
 
 def main() -> int:
@@ -272,7 +363,15 @@ def main() -> int:
     parser.add_argument("--connections", type=int, default=1)
     parser.add_argument("--driver", choices=("callbacks", "wsgi"), default="callbacks")
     parser.add_argument("--forgeries", type=float, help="a second, from ten addresses")
+    parser.add_argument("--slow", type=int, help="connections of each kind that send a byte a second")
     options = parser.parse_args()
+    if options.slow is not None:
+        with driven_by(options.driver), Server(LOG="off", limits=True) as server:
+            told = asyncio.run(
+                among_slow_ones(server.port, options.slow, options.seconds, options.connections)
+            )
+        print(f"{pairs_told(*told[:2])}; cut off: {dict(told[2])}")
+        return 0
     if options.forgeries is not None:
         with driven_by(options.driver), Server(LOG="off", **SIGNED) as server:
             waits, lost, statuses = asyncio.run(

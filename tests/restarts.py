@@ -163,6 +163,24 @@ async def come_back(waiting: int, addresses: int, **settings: object) -> tuple[S
     )
 
 
+def draw(back: Return, waiting: int, path: str) -> None:
+    """The requests in each second after the server was there again, for docs/reliability.md."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(8, 3), layout="constrained")
+    axes.bar(range(len(back.waves)), back.waves, color="#4878a8")
+    axes.axhline(1.5 * SPREAD, color="#a84848", linestyle="--", label="1.5 × what the server asks for")
+    axes.set_xlabel("seconds since the server listens again")
+    axes.set_ylabel("requests")
+    axes.set_title(f"{waiting} that waited come back after a restart")
+    axes.set_xticks(range(len(back.waves)))
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=110)
+
+
 async def until_waiting(server: Server, number: int) -> None:
     deadline = time.monotonic() + 120
     while (await asyncio.to_thread(server.statistics))["waiting"] < number:
@@ -177,6 +195,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--waiting", type=int, default=200)
     parser.add_argument("--newcomers", type=float, default=200)
+    parser.add_argument("--plot", help="a file for a picture")
     parser.add_argument("--addresses", type=int, default=500)
     parser.add_argument("--driver", choices=("callbacks", "wsgi"), default="callbacks")
     options = parser.parse_args()
@@ -194,6 +213,8 @@ def main() -> int:
     seen, back = asyncio.run(come_back(options.waiting, options.addresses, **more))
     print(f"all wait again after {back.seconds:.1f} s, of which {back.away:.1f} nobody listened;", end=" ")
     print(f"requests in each second since: {back.waves}; replies {dict(seen.replies)}, cut {dict(seen.cut)}")
+    if options.plot:
+        draw(back, options.waiting, options.plot)
     return min(1, seen.cut.total())
 
 

@@ -107,3 +107,10 @@ def test_every_command_line_of_flask_is_one(document) -> None:  # type: ignore[n
 
     for name in re.findall(r"flask --app signal_server spacerift ([a-z]+)", document.read_text()):
         assert name in group.commands, name
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_test_that_is_named_is_one(document) -> None:  # type: ignore[no-untyped-def]
+    tests = "".join(path.read_text() for path in (ROOT / "tests").glob("test_*.py"))
+    for name in re.findall(r"`(test_\w+)`", document.read_text()):
+        assert f"def {name}(" in tests, name

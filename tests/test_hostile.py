@@ -11,7 +11,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from hostile import BODIES, SIGNED, attack, head, quantile, under_forgeries
+from hostile import BODIES, SIGNED, among_slow_ones, attack, head, quantile, under_forgeries
 from live import Call, Server, eventually
 from mutants import Mutant
 
@@ -124,3 +124,41 @@ def status_or_refusal(client: socket.socket, status: Callable[[socket.socket], b
         return status(client)
     except OSError:
         return b"cut"
+
+
+def test_no_path_and_no_header_leads_anywhere_else(quick: Server) -> None:
+    for path in ("//x", "/./", "/../", "/%2e%2e/", "/.git/config", "/static/", "/x?/"):
+        reply = Call(quick.port, None, method="GET", path=path, body=b"").reply()
+        assert (reply.status, reply.type) == (404, "NOT_FOUND"), path
+        assert "location" not in reply.headers
+    for name in (
+        "SCRIPT_NAME",
+        "Script-Name",
+        "PATH_INFO",
+        "X-Forwarded-Prefix",
+        "X-Script-Name",
+        "REMOTE_USER",
+    ):
+        for value in ("/x", "//", "é", "/" * 3000):
+            reply = quick.post(TYPE="LEAVE", REQUEST="r" * 22, headers={name: value})
+            assert reply.type == "LEFT", name
+    assert Call(quick.port, None, method="TRACE", body=b"").reply().status == 405
+
+
+def test_pages_and_files_count_to_a_limit_of_their_own() -> None:
+    with Server(ADDRESS_LIMIT="4 per minute", limits=True) as server:
+        for path in ("/", "/spacerift.js"):
+            statuses = [server.get(path)[0] for _ in range(6)]
+            assert statuses == [200] * 4 + [297] * 2
+        assert server.post(TYPE="LEAVE", REQUEST="r" * 22).type == "LEFT"
+        assert server.get("/health")[0] == 200
+
+
+def test_slow_heads_and_bodies_cost_others_nothing(driver: str) -> None:
+    with Server(limits=True) as server:
+        waits, lost, cut = asyncio.run(among_slow_ones(server.port, 100, seconds=7, pairs=5))
+    assert len(waits) >= 10
+    assert not lost
+    assert cut["heads"] >= 100
+    assert cut["bodies"] >= 100
+    assert cut["silent"] >= 100
