@@ -26,7 +26,7 @@ from tabs import CHROMIUM, Tab, serve_site
 
 AT_ONCE = 8
 OPENLY = "--disable-features=WebRtcHideLocalIpsWithMdns"
-"""With a .local name instead, Firefox finds one of several connections at once: it asks once a name."""
+"""With a .local name instead, Firefox finds one of several connections at once: it asks once for a name."""
 PATIENCE = 8  # s
 
 
@@ -64,7 +64,7 @@ def run(stack: str, partner: str, links: int) -> list[tuple[str, str, int, int, 
 
 
 def lost_in_half(waits: str, comes: str, links: int) -> tuple[int, int, int]:
-    """What `lost` counts, with new browsers: a page of Chromium may have 500 connections, closed ones too."""
+    """What `lost` counts, with new browsers: Chromium allows a page 500 connections, closed ones included."""
     with contextlib.ExitStack() as opened:
         enter = opened.enter_context
         enter(network())

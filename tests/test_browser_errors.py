@@ -51,9 +51,8 @@ SWEEP = "() => { try { for (let i = 0; i < 40; i++) new ArrayBuffer(2 ** 25); } 
 def test_a_page_with_too_many_closed_connections_goes_on(
     chromium: Browser, site: str, server: Server, namespace: str, kind: str
 ) -> None:
-    with new_context(
-        chromium
-    ) as context:  # and so a process of its own: all tabs of one share what it may have
+    # A context has a process of its own, and its tabs share what the process may have.
+    with new_context(chromium) as context:
         tab = Tab(context.new_page(), f"{site}page.html?server={quote(server.url, safe='')}", namespace)
         tab.page.evaluate(USE_UP)
         tab.meet(kind)

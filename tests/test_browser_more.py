@@ -1,9 +1,11 @@
-"""Tabs in a full mesh, and on a full server."""
+"""Tabs in a full mesh, on a full server, and what they keep open."""
 
 from __future__ import annotations
 
-from live import Server
-from tabs import Line, OpenTab
+import pytest
+
+from live import Server, eventually
+from tabs import Line, OpenTab, Tab
 
 pytest_plugins = ["browser_fixtures"]
 
@@ -44,3 +46,36 @@ def test_a_full_server_is_asked_again_without_a_storm(open_tab: OpenTab) -> None
         tab.linked()
         other.linked()
         assert len(line.posts()) <= 4
+
+
+COUNTED = """{ Peer: class extends RTCPeerConnection {
+    constructor(configuration) {
+        super(configuration);
+        (window.made ??= []).push(this);
+    }
+} }"""
+OPEN = "(window.made ?? []).filter(peer => peer.signalingState !== 'closed').length"
+
+
+def keeps_one_of_two(tab: Tab) -> bool:
+    return eventually(lambda: tab.page.evaluate(f"[window.made?.length, {OPEN}].join()") == "2,1")
+
+
+@pytest.mark.parametrize("prepares", [False, True])
+def test_an_answer_is_gathered_meanwhile_and_nothing_else_stays_open(
+    open_tab: OpenTab, server: Server, prepares: bool
+) -> None:
+    alice, bob = open_tab(fresh=True), open_tab(fresh=True)
+    alice.meet(javascript=COUNTED)
+    server.until(waiting=1)
+    assert keeps_one_of_two(alice)  # nobody demoted her
+    if prepares:
+        bob.page.evaluate(f"() => void tab.spacerift.prepare(tab.server, window.same = {COUNTED})")
+        assert eventually(lambda: bob.page.evaluate("window.made?.length === 2"))
+    bob.meet(javascript=f"(window.same ?? {COUNTED})")
+    assert (alice.linked()["role"], bob.linked()["role"]) == ("initiator", "responder")
+    for tab, size in ((alice, 0), (bob, 1)):
+        assert keeps_one_of_two(tab)
+        assert tab.page.evaluate("tab.link.peer.getConfiguration().iceCandidatePoolSize") == size
+    for tab in (alice, bob):
+        tab.page.close()

@@ -14,7 +14,9 @@
 
 // All in milliseconds.
 const GATHER = 1500;
-const GATHER_QUIET = 300; // what is needed has been gathered, and nothing new came for so long
+const GATHER_QUIET = [100, 300]; // what is needed has been gathered, and nothing new came for as long as that took
+const GATHER_ALL = 10; // the same, where nothing more can come
+const GATHER_SRFLX = 1000; // a STUN server is asked after 0, 250 and 750 ms, and then not before 1750 ms
 const ANSWER_WITHIN = 5000; // a server's ANSWER_TIMEOUT, if it does not tell its own
 const OPEN_WITHIN = 5000; // no link that opened took longer than 2.1 s; DTLS sends its flights again after 1 and 3 s
 const HOLD_WITHIN = 65_000; // above any sensible REQUEST_TIMEOUT; it ends requests over a line that died silently
@@ -26,6 +28,7 @@ const SIGN_WITHIN = 10_000;
 const ICE_WITHIN = 3000;
 const ICE_AGAIN_WITHIN = 2000; // a limit of `GET /ice` is over by then
 const ICE_FRESH = 5 * 60_000; // TURN credentials are short-lived
+const SPARE_FRESH = 2000; // whoever is not demoted by then waits
 const PREPARED_FRESH = 60_000; // an offer that waits for a click keeps ports open, at a TURN server too
 const BRISK = 1000; // a reply sooner than this means that nobody was waited for
 const BACKOFF = 500; // doubles with every failure in a row …
@@ -153,6 +156,8 @@ export function prepare(url, options = {}) {
   const transport = new Transport(absolute(url), new OpenCodec(""), { fetch, signal, rematch: false });
   const ends = new Ends(options, transport);
   const made = ends.offer();
+  ends.keepSpare();
+  void transport.iceServers(); // if only to know how far the server is, and to have a connection to it
   const keep = () => {
     clearTimeout(timer);
     wakeUps.delete(wake);
@@ -161,6 +166,7 @@ export function prepare(url, options = {}) {
   const drop = () => {
     keep();
     made.then(({ end }) => end.close(), () => {});
+    ends.dropSpare();
   };
   const wake = (/** @type {string} */ why) => why === "online" && drop(); // its addresses may be of another network
   const timer = setTimeout(drop, PREPARED_FRESH);
@@ -191,7 +197,8 @@ class Search {
     this.backoff = new Backoff(former ? BACKOFF : BACKOFF_MOST); // there is little time to resume
     const codec = signer ? new SignedCodec(namespace ?? "", signer, serverKey) : new OpenCodec(namespace ?? "");
     this.transport = new Transport(url, codec, { fetch: options.fetch, signal: this.signal, rematch: this.rematch });
-    this.ends = new Ends(options, this.transport, former?.certificates ?? prepared?.ends.certificates);
+    this.ends = new Ends(options, this.transport, former?.certificates);
+    this.ends.inherit(prepared?.ends);
     this.prepared = prepared?.made;
   }
 
@@ -202,10 +209,21 @@ class Search {
 
   /** @returns {Promise<Meeting>} */
   async run() {
-    const { fingerprint = pageFingerprint, retry = true } = this.options;
+    const { fingerprint = pageFingerprint } = this.options;
     const ask = async () => (typeof fingerprint === "function" ? fingerprint() : fingerprint);
     checkAborted(this.signal);
-    this.transport.fingerprint = await ask();
+    try {
+      this.ends.keepSpare();
+      this.transport.fingerprint = await ask();
+      return await this.#untilLinked(ask);
+    } finally {
+      this.ends.dropSpare();
+    }
+  }
+
+  /** @param {() => Promise<string>} ask for our fingerprint @returns {Promise<Meeting>} */
+  async #untilLinked(ask) {
+    const { fingerprint = pageFingerprint, retry = true } = this.options;
     for (;;) {
       const startedAt = Date.now();
       try {
@@ -276,7 +294,8 @@ class Exchange {
       this.search.state("waiting");
       // Two that resume must not ask anew in step.
       const ms = this.former ? RESUME_HOLD * (0.8 + 0.4 * Math.random()) : HOLD_WITHIN;
-      const reply = await this.transport.post(message, ms);
+      const timer = setTimeout(() => this.ends.dropSpare(), SPARE_FRESH);
+      const reply = await this.transport.post(message, ms).finally(() => clearTimeout(timer));
       if (reply.TYPE === "ANSWER") return await this.accept(end, signal, reply);
       if (!isDemote(reply)) throw badReply(reply);
       end.close(); // the offer is dropped: ours is the other one now
@@ -309,7 +328,7 @@ class Exchange {
     const offer = await this.transport.read(demote, "offer").catch(nullUnlessFinal);
     if (!offer || !(await this.wants(offer))) return this.offer(demote.NONCE);
     const { signal: theirs, remoteKey } = offer;
-    const end = await this.ends.make(false, until);
+    const end = await this.ends.responder(until);
     try {
       const ours = await end.signal(theirs).catch(nullUnlessFinal);
       checkAborted(this.signal);
@@ -683,6 +702,8 @@ class SignedCodec {
 /** Makes the ends of links, all with one certificate, by which the other side can know us again. */
 class Ends {
   hasIceServers = false;
+  /** @type {Promise<End> | undefined} that gathers already, for an answer */
+  #spare;
 
   /** @param {Options} options @param {Transport} transport @param {Certificates} [certificates] */
   constructor(options, transport, certificates) {
@@ -702,27 +723,73 @@ class Ends {
     }
   }
 
+  /** @param {Ends} [others] who have prepared what we may need */
+  inherit(others) {
+    if (!others) return;
+    this.certificates ??= others.certificates;
+    this.#spare = others.#spare;
+    others.#spare = undefined;
+  }
+
+  /** Lets a browser gather for an answer while our offer, which will be demoted perhaps, is made and on its way. */
+  keepSpare() {
+    if (this.#spare || this.options.wrtc || !this.isNative) return;
+    const made = (this.#spare = this.make(false, { isSpare: true }));
+    const forget = () => {
+      if (this.#spare === made) this.#spare = undefined;
+    };
+    made.then(end => end.closed.then(forget), forget);
+  }
+
+  dropSpare() {
+    this.#spare?.then(end => end.close(), () => {});
+    this.#spare = undefined;
+  }
+
+  /** @param {number} until when our answer must be with the server @returns {Promise<End>} an end for it */
+  async responder(until) {
+    const spare = this.#spare;
+    this.#spare = undefined;
+    const end = await spare?.catch(() => undefined);
+    if (!end) return this.make(false, { until });
+    Object.assign(end.setup, this.#times(until));
+    return end;
+  }
+
+  get isNative() {
+    const { Peer } = this.options;
+    return !Peer || "createOffer" in Peer.prototype;
+  }
+
+  /** @param {number} [until] */
+  #times(until = Infinity) {
+    const { gather = GATHER } = this.options;
+    const { roundTrip } = this.transport;
+    // Half of the time is for the way to the server and back, and for a signature.
+    const most = Math.max(GATHER_LEAST, Math.min(gather, (until - Date.now()) / 2));
+    return { gather: most, roundTrip, isFar: roundTrip >= FAR };
+  }
+
   /**
    * @param {boolean} initiator
-   * @param {number} [until] when our answer must be with the server
+   * @param {{ until?: number, isSpare?: boolean }} [more] `until`: when our answer must be with the server
    * @returns {Promise<End>}
    */
-  async make(initiator, until = Infinity) {
-    const { Peer, rtc = {}, gather = GATHER, streams = [], wrtc } = this.options;
+  async make(initiator, { until = Infinity, isSpare = false } = {}) {
+    const { Peer, rtc = {}, streams = [], wrtc } = this.options;
+    const { isNative } = this;
     const { signal } = this.transport;
-    const isNative = !Peer || "createOffer" in Peer.prototype;
     const Connection = (isNative && Peer) || wrtc?.RTCPeerConnection || globalThis.RTCPeerConnection;
     if (isNative && typeof Connection !== "function") throw noWebRtc();
     this.certificates ??= ownCertificates(Connection, rtc);
-    // Half of the time is for the way to the server and back, and for a signature.
-    const most = () => Math.max(GATHER_LEAST, Math.min(gather, (until - Date.now()) / 2));
     const known = Promise.resolve(rtc.iceServers ?? this.transport.iceServers());
-    const iceServers = await within(initiator ? 2 * ICE_WITHIN : most(), signal, known, () => []);
+    const most = until === Infinity ? 2 * ICE_WITHIN : this.#times(until).gather;
+    const iceServers = await within(most, signal, known, () => []);
     this.hasIceServers = iceServers.length > 0;
-    const config = { ...rtc, iceServers, ...(await this.certificates) };
+    const pool = isSpare ? { iceCandidatePoolSize: 1 } : {};
+    const config = { ...rtc, iceServers, ...(await this.certificates), ...pool };
     checkAborted(signal);
-    const isFar = this.transport.roundTrip >= FAR;
-    const setup = { Peer, wrtc, Connection, config, gather: most(), streams, signal, isFar };
+    const setup = { Peer, wrtc, Connection, config, streams, signal, isSpare, ...this.#times(until) };
     try {
       return isNative ? new NativeEnd(setup, initiator) : new SimplePeerEnd(setup, initiator);
     } catch (error) {
@@ -738,6 +805,8 @@ class Ends {
  * @property {any} Connection the RTCPeerConnection to use
  * @property {RTCConfiguration} config
  * @property {number} gather
+ * @property {number} roundTrip to the server and back, in ms
+ * @property {boolean} isSpare whether it has gathered for as long as our offer, which is on its way
  * @property {MediaStream[]} streams
  * @property {AbortSignal} signal
  * @property {boolean} isFar whether the candidates of an offer are kept until `begin`
@@ -861,14 +930,28 @@ class NativeEnd extends AnyEnd {
       if (offer) await peer.setRemoteDescription({ type: "offer", sdp: this.setAside(offer) });
       for (const stream of setup.streams) for (const track of stream.getTracks()) peer.addTrack(track, stream);
       const made = await (offer ? peer.createAnswer() : peer.createOffer());
+      const set = setup.isSpare ? this.#setFromPool(made) : peer.setLocalDescription(made);
       // Some stacks gather before this resolves.
-      const set = Promise.resolve(peer.setLocalDescription(made));
-      const all = Promise.all([set, gathered(peer, setup.config)]).then(() => {});
+      const all = Promise.all([set, gathered(peer, setup)]).then(() => {});
       await within(setup.gather, setup.signal, all, () => noteSilence(setup));
-      return described(peer) ?? { type: offer ? "answer" : "offer", sdp: made.sdp ?? "" };
+      const signal = described(peer) ?? made;
+      const ours = /** @type {Signal} */ ({ type: made.type, sdp: signal.sdp });
+      if (peer.signalingState === "have-local-pranswer") await peer.setLocalDescription(ours);
+      return ours;
     } catch (error) {
       throw (this.#isEnding ? undefined : closedByBrowser(error)) ?? error;
     }
+  }
+
+  /**
+   * An answer makes Chromium and Safari throw away what they have gathered before; a provisional one, which nobody
+   * needs to see, takes it.
+   *
+   * @param {RTCSessionDescriptionInit} answer
+   */
+  async #setFromPool(answer) {
+    const { peer } = this;
+    await peer.setLocalDescription({ type: "pranswer", sdp: answer.sdp }).catch(() => peer.setLocalDescription(answer));
   }
 
   /** @param {RTCIceCandidateInit} candidate that is of no use to us, perhaps: there are others */
@@ -950,10 +1033,10 @@ class SimplePeerEnd extends AnyEnd {
 
   /** @param {Signal} [offer] @returns {Promise<Signal>} */
   async signal(offer) {
-    const { gather, signal, config } = this.setup;
+    const { gather, signal } = this.setup;
     if (offer) this.peer.signal({ type: "offer", sdp: this.setAside(offer) });
     const { _pc } = this.peer; // it would wait for the slowest ICE server
-    const early = _pc ? gathered(_pc, config).then(() => described(_pc) ?? this.signalled) : this.signalled;
+    const early = _pc ? gathered(_pc, this.setup).then(() => described(_pc) ?? this.signalled) : this.signalled;
     const ended = this.closed.then(() => Promise.reject(closedByBrowser(this.#error) ?? badSignal(this.#error)));
     // Its own time-out begins with the first candidate, so it needs an outer one.
     return within(2 * gather, signal, Promise.race([this.signalled, early, ended]), () => {
@@ -1265,24 +1348,38 @@ async function ownCertificates(Connection, rtc) {
  * time, none is waited for.
  *
  * @param {RTCPeerConnection} peer
- * @param {RTCConfiguration} config
+ * @param {Setup} setup
  * @returns {Promise<void>}
  */
-function gathered(peer, { iceServers = [] }) {
+function gathered(peer, { config: { iceServers = [] }, gather, roundTrip, isSpare }) {
   const urls = iceServers.flatMap(server => server.urls);
-  const isSilent = silentServers.has(urls.join());
   const needed = urls.some(url => /^turns?:/.test(url)) ? "relay" : "srflx";
+  const [least, most] = GATHER_QUIET;
+  const startedAt = Date.now();
+  /** @type {Set<unknown>} */ const answered = new Set();
+  let addresses = 0; // of this computer
+  let isEnough = silentServers.has(urls.join());
   return new Promise(resolve => {
     /** @type {ReturnType<typeof setTimeout> | undefined} */
     let timer;
-    let isEnough = isSilent;
+    const quiet = () => {
+      const isAll = needed === "srflx" && addresses === 1 && answered.size === urls.length;
+      return isAll || isSpare ? GATHER_ALL : Math.min(most, Math.max(least, Date.now() - startedAt));
+    };
     const look = () => peer.iceGatheringState === "complete" && resolve();
     peer.addEventListener("icegatheringstatechange", look);
-    peer.addEventListener("icecandidate", ({ candidate }) => {
-      isEnough ||= candidate?.candidate.includes(`typ ${needed}`) ?? false;
+    peer.addEventListener("icecandidate", event => {
+      const text = event.candidate?.candidate ?? "";
+      isEnough ||= text.includes(`typ ${needed}`);
+      if (/ udp .* typ host/i.test(text)) addresses++;
+      const { url } = /** @type {{ url?: string }} */ (event.candidate ?? {});
+      if (text.includes("typ srflx") && url) answered.add(url);
       clearTimeout(timer);
-      if (isEnough) timer = setTimeout(resolve, GATHER_QUIET);
+      if (isEnough) timer = setTimeout(resolve, quiet());
     });
+    if (needed === "srflx" && urls.length && gather === GATHER) {
+      setTimeout(() => isEnough || (silentServers.add(urls.join()), resolve()), Math.max(GATHER_SRFLX, 3 * roundTrip));
+    }
     look();
   });
 }

@@ -264,6 +264,14 @@ export type Setup = {
     Connection: any;
     config: RTCConfiguration;
     gather: number;
+    /**
+     * to the server and back, in ms
+     */
+    roundTrip: number;
+    /**
+     * whether it has gathered for as long as our offer, which is on its way
+     */
+    isSpare: boolean;
     streams: MediaStream[];
     signal: AbortSignal;
     /**
@@ -337,6 +345,7 @@ declare class Search {
     takePrepared(): Prepared["made"] | undefined;
     /** @param {SpaceriftError} error @param {number} took ms */
     pause(error: SpaceriftError, took: number): Promise<void>;
+    #private;
 }
 /** One end of a link, with the browser's own RTCPeerConnection. */
 declare class NativeEnd extends AnyEnd {
@@ -386,12 +395,24 @@ declare class Ends {
         end: End;
         signal: Signal;
     }>;
+    /** @param {Ends} [others] who have prepared what we may need */
+    inherit(others?: Ends): void;
+    /** Lets a browser gather for an answer while our offer, which will be demoted perhaps, is made and on its way. */
+    keepSpare(): void;
+    dropSpare(): void;
+    /** @param {number} until when our answer must be with the server @returns {Promise<End>} an end for it */
+    responder(until: number): Promise<End>;
+    get isNative(): boolean;
     /**
      * @param {boolean} initiator
-     * @param {number} [until] when our answer must be with the server
+     * @param {{ until?: number, isSpare?: boolean }} [more] `until`: when our answer must be with the server
      * @returns {Promise<End>}
      */
-    make(initiator: boolean, until?: number): Promise<End>;
+    make(initiator: boolean, { until, isSpare }?: {
+        until?: number;
+        isSpare?: boolean;
+    }): Promise<End>;
+    #private;
 }
 /** A peer that we were linked with: how to find it and how to know it again. */
 declare class Former {
@@ -483,6 +504,8 @@ declare class Transport {
  * @property {any} Connection the RTCPeerConnection to use
  * @property {RTCConfiguration} config
  * @property {number} gather
+ * @property {number} roundTrip to the server and back, in ms
+ * @property {boolean} isSpare whether it has gathered for as long as our offer, which is on its way
  * @property {MediaStream[]} streams
  * @property {AbortSignal} signal
  * @property {boolean} isFar whether the candidates of an offer are kept until `begin`
