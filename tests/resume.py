@@ -1,6 +1,6 @@
 """Take the path of an open link away, and see how long two pages need to be linked again.
 
-    python tests/resume.py [--a chromium] [--b firefox] [--kind native] [--signed] [--redis URL] LOSS …
+    python tests/resume.py [--a chromium] [--b firefox] [--kind native] [--signed] [--redis] LOSS …
 
 | LOSS | what happens to A |
 | --- | --- |
@@ -9,7 +9,8 @@
 | `away SECONDS` | its cable is pulled, and plugged in again |
 | `restart SECONDS` | as `cut`, and the server is started anew meanwhile |
 
-It prints for each how long after the path's return both pages had the link again.
+It prints for each how long after the path's return both pages had the link again. A and B are `chromium`,
+`firefox` or `node-datachannel`. Signed peers have keys of openpgp.js. With `--redis` the server has two workers.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import http.server
+import json
 import os
 import socket
 import subprocess
@@ -33,13 +35,18 @@ from playwright.sync_api import Playwright, sync_playwright
 
 from live import ROOT, Server
 from marionette import Marionette, preferences
+from redis_server import RedisServer
 from tabs import ARGUMENTS, CHROMIUM, QuietHandler, bundle
 from two_paths import ADDRESS, TwoPaths
 
 FIREFOX = "/usr/bin/firefox-esr"
 PATIENCE = 25  # s
 
-LOOK = """([kind, options]) => {
+LOOK = """async ([kind, { isSigned, ...options }]) => {
+    if (isSigned) {
+        const { openpgpSigner } = await import(new URL("signers.js", tab.server).href);
+        options.signer = await openpgpSigner(await import("./openpgp.bundle.js"));
+    }
     window.seen = [];
     const note = (...what) => seen.push([Date.now(), ...what]);
     const hear = () => {
@@ -101,16 +108,55 @@ class Home:
         return bool(self.page.evaluate("() => tab.link === first"))
 
 
+class NodeHome(Home):
+    """tests/browser/node-resume.js in a namespace of its own."""
+
+    def __init__(self, name: str, process: subprocess.Popen[str], url: str) -> None:
+        self.name = name
+        self._process = process
+        self._url = url
+        self._seen: list[list[Any]] = []
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        assert self._process.stdout
+        for line in self._process.stdout:
+            self._seen.append(json.loads(line))
+
+    def _tell(self, **what: Any) -> None:
+        assert self._process.stdin
+        self._process.stdin.write(json.dumps(what) + "\n")
+        self._process.stdin.flush()
+
+    def meet(self, kind: str, **options: Any) -> None:
+        self._seen.clear()
+        self._tell(meet={**options, "server": self._url})
+
+    def says(self, text: str) -> None:
+        self._tell(say=text)
+
+    @property
+    def seen(self) -> list[list[Any]]:
+        return list(self._seen)
+
+    @property
+    def keeps_its_link(self) -> bool:
+        return not any(what == "closed" for _, what, *_ in self.seen)
+
+
 class Lab:
     """Two homes with a browser each, and a server.
 
     Args:
-        browsers: of A and of B, `chromium` or `firefox`.
+        browsers: of A and of B, `chromium`, `firefox` or `node-datachannel`.
         settings: of the server.
+        redis: the server has two workers and a Redis.
     """
 
-    def __init__(self, *browsers: str, **settings: object) -> None:
+    def __init__(self, *browsers: str, redis: bool = False, **settings: object) -> None:
         self._browsers = browsers or ("chromium", "chromium")
+        self._arguments = ("--workers", "2") if redis else ()
+        self._redis = redis
         self._settings = settings
         self._stack = contextlib.ExitStack()
 
@@ -118,13 +164,22 @@ class Lab:
         with contextlib.ExitStack() as stack:
             self.world = stack.enter_context(TwoPaths())
             stack.enter_context(self.world.inside("server"))
-            self.server = Server(limits=True, **self._settings).__enter__()
+            if self._redis:
+                self._settings |= {
+                    "REDIS_URL": stack.enter_context(RedisServer()).url,
+                    "SECRET_KEY": "a secret",
+                }
+            self.server = Server(*self._arguments, limits=True, **self._settings).__enter__()
             stack.callback(lambda: self.server.__exit__(None, None, None))  # which may be another one by then
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True)))
             page = stack.enter_context(site(folder)) + f"?server={quote(self.url, safe='')}"
             playwright = stack.enter_context(sync_playwright())
             self.homes = []
             for name, browser in zip("ab", self._browsers, strict=True):
+                if browser == "node-datachannel":
+                    process = stack.enter_context(node(self.world, name, folder))
+                    self.homes.append(NodeHome(name, process, self.url))
+                    continue
                 start = firefox if browser == "firefox" else chromium
                 opened = stack.enter_context(start(self.world, name, folder, page, playwright))
                 self.homes.append(Home(name, opened))
@@ -140,7 +195,7 @@ class Lab:
 
     def restart(self) -> None:
         """Another server takes the place of the one that there is."""
-        again = Server(limits=True, **self._settings)
+        again = Server(*self._arguments, limits=True, **self._settings)
         again.port = self.server.port
         self.server.__exit__(None, None, None)
         self.server = again.__enter__()
@@ -187,6 +242,9 @@ class Lab:
 def site(folder: Path) -> Iterator[str]:
     (folder / "page.html").write_bytes((ROOT / "tests/browser/page.html").read_bytes())
     bundle("tests/browser/page.js", folder / "page.bundle.js")
+    (folder / "openpgp.bundle.js").write_bytes(
+        (ROOT / "node_modules/openpgp/dist/openpgp.min.mjs").read_bytes()
+    )
     handler = partial(QuietHandler, directory=str(folder))
     with http.server.ThreadingHTTPServer((ADDRESS, 0), handler) as running:
         threading.Thread(target=running.serve_forever, daemon=True).start()
@@ -199,7 +257,9 @@ def chromium(world: TwoPaths, home: str, folder: Path, url: str, playwright: Pla
     start = folder / f"chromium-{home}"
     start.write_text(f'#!/bin/sh\nexec ip netns exec {world.prefix}{home} {CHROMIUM} "$@"\n')
     start.chmod(0o755)
-    browser = playwright.chromium.launch(executable_path=str(start), args=ARGUMENTS)
+    origin = url.partition("/page.html")[0]
+    secure = f"--unsafely-treat-insecure-origin-as-secure={origin}"  # openpgp.js needs crypto.subtle
+    browser = playwright.chromium.launch(executable_path=str(start), args=[*ARGUMENTS, secure])
     try:
         page = browser.new_page()
         page.goto(url)
@@ -213,8 +273,11 @@ def chromium(world: TwoPaths, home: str, folder: Path, url: str, playwright: Pla
 def firefox(world: TwoPaths, home: str, folder: Path, url: str, _: Playwright) -> Iterator[Page]:
     profile = folder / f"firefox-{home}"
     profile.mkdir()
-    addresses = {"media.peerconnection.ice.obfuscate_host_addresses": False}
-    (profile / "user.js").write_text(preferences(**addresses))
+    chosen = {
+        "media.peerconnection.ice.obfuscate_host_addresses": False,
+        "dom.securecontext.allowlist": ADDRESS,
+    }
+    (profile / "user.js").write_text(preferences(**chosen))
     command = ["ip", "netns", "exec", f"{world.prefix}{home}", FIREFOX, "--headless", "--marionette"]
     command += ["--no-remote", "--profile", str(profile)]
     environ = os.environ | {"HOME": str(profile), "MOZ_CRASHREPORTER_DISABLE": "1"}
@@ -231,6 +294,28 @@ def firefox(world: TwoPaths, home: str, folder: Path, url: str, _: Playwright) -
         process.wait()
 
 
+@contextlib.contextmanager
+def node(world: TwoPaths, home: str, folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """Node with node-datachannel, which resumes with a certificate from files."""
+    files = [folder / f"{home}.pem", folder / f"{home}.key"]
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    command += ["-subj", "/CN=peer", "-days", "2", "-out", str(files[0]), "-keyout", str(files[1])]
+    subprocess.run(command, check=True, capture_output=True)
+    command = [
+        "ip",
+        "netns",
+        "exec",
+        f"{world.prefix}{home}",
+        "node",
+        "tests/browser/node-resume.js",
+        *map(str, files),
+    ]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=ROOT, **pipes) as process:
+        yield process
+        process.kill()
+
+
 def connect(world: TwoPaths, home: str, process: subprocess.Popen[bytes]) -> socket.socket:
     for _ in range(300):
         assert process.poll() is None, "Firefox has ended"
@@ -242,17 +327,20 @@ def connect(world: TwoPaths, home: str, process: subprocess.Popen[bytes]) -> soc
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--a", default="chromium", choices=["chromium", "firefox"])
-    parser.add_argument("--b", default="chromium", choices=["chromium", "firefox"])
+    for side in ("--a", "--b"):
+        parser.add_argument(side, default="chromium", choices=["chromium", "firefox", "node-datachannel"])
     parser.add_argument("--kind", default="native")
+    parser.add_argument("--signed", action="store_true")
+    parser.add_argument("--redis", action="store_true")
     parser.add_argument(
         "losses", nargs="+", metavar="LOSS", help="such as swap, 'cut 12', 'away 6', 'restart 10'"
     )
     asked = parser.parse_args()
-    with Lab(asked.a, asked.b) as lab:
+    signed: dict[str, Any] = {"SIGNATURES": "required"} if asked.signed else {}
+    with Lab(asked.a, asked.b, redis=asked.redis, **signed) as lab:
         for loss in asked.losses:
             name, _, seconds = loss.partition(" ")
-            lab.link(asked.kind, namespace=f"{loss} {time.time()}")
+            lab.link(asked.kind, namespace=f"{loss} {time.time()}", isSigned=asked.signed)
             began = time.time()
             back = lab.lose(name, float(seconds or 0))
             try:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import subprocess
 import threading
 import time
+from collections.abc import Iterator
 from urllib.parse import quote
 
 import pytest
@@ -220,37 +222,59 @@ def test_a_link_that_is_lost_says_what_was_gathered_and_after_the_second_what_is
     assert second["message"].endswith(second["hint"])
 
 
-def test_a_silent_ice_server_of_several_costs_a_third_of_a_second(open_tab: OpenTab, server: Server) -> None:
-    """One that answers and one that does not: Chromium itself would gather for 40 s."""
+@contextlib.contextmanager
+def stun_server(*, silent: float = 0) -> Iterator[str]:
+    """The URL of a STUN server on loopback.
+
+    Args:
+        silent: seconds from its first question on in which it does not answer.
+    """
+
+    def answer() -> None:
+        begun = None
+        while True:
+            asked, (address, port) = stun.recvfrom(1500)
+            if not asked:
+                return
+            begun = begun or time.monotonic()
+            if time.monotonic() < begun + silent:
+                continue
+            # Somebody else's address, for Chromium says nothing of one that it has already.
+            elsewhere = bytes((203 ^ 0x21, 0 ^ 0x12, 113 ^ 0xA4, 7 ^ 0x42))
+            mapped = bytes((0, 1)) + (port ^ 0x2112).to_bytes(2, "big") + elsewhere
+            attribute = b"\x00\x20\x00\x08" + mapped
+            head = b"\x01\x01" + len(attribute).to_bytes(2, "big") + asked[4:20]
+            stun.sendto(head + attribute, (address, port))
+
     with socket.socket(type=socket.SOCK_DGRAM) as stun:
         stun.bind(("127.0.0.1", 0))
-
-        def answer() -> None:
-            while True:
-                asked, (address, port) = stun.recvfrom(1500)
-                if not asked:
-                    return
-                # Somebody else's address, for Chromium says nothing of one that it has already.
-                mapped = (
-                    bytes((0, 1))
-                    + (port ^ 0x2112).to_bytes(2, "big")
-                    + bytes((203 ^ 0x21, 0 ^ 0x12, 113 ^ 0xA4, 7 ^ 0x42))
-                )
-                attribute = b"\x00\x20\x00\x08" + mapped
-                stun.sendto(
-                    b"\x01\x01" + len(attribute).to_bytes(2, "big") + asked[4:20] + attribute, (address, port)
-                )
-
         threading.Thread(target=answer, daemon=True).start()
-        servers = [f"stun:127.0.0.1:{stun.getsockname()[1]}", "stun:127.0.0.1:9"]
-        with Line(server.port) as line:
-            alice, bob = open_tab(line.url), open_tab(line.url)
-            began = time.monotonic()
-            for tab in (alice, bob):
-                tab.meet(rtc={"iceServers": [{"urls": servers}]})
-            for tab in (alice, bob):
-                tab.linked()
-            took = time.monotonic() - began
-            assert took < 1.5
-            assert all("typ srflx" in each.signal["sdp"] for each in line.posts(TYPE="CONNECT"))
+        yield f"stun:127.0.0.1:{stun.getsockname()[1]}"
         stun.sendto(b"", stun.getsockname())
+
+
+def test_a_silent_ice_server_of_several_costs_a_third_of_a_second(open_tab: OpenTab, server: Server) -> None:
+    """One that answers and one that does not: Chromium itself would gather for 40 s."""
+    with stun_server() as url, Line(server.port) as line:
+        alice, bob = open_tab(line.url), open_tab(line.url)
+        began = time.monotonic()
+        for tab in (alice, bob):
+            tab.meet(rtc={"iceServers": [{"urls": [url, "stun:127.0.0.1:9"]}]})
+        for tab in (alice, bob):
+            tab.linked()
+        took = time.monotonic() - began
+        assert took < 1.5
+        assert all("typ srflx" in each.signal["sdp"] for each in line.posts(TYPE="CONNECT"))
+
+
+def test_an_address_from_outside_that_comes_late_is_offered_still(open_tab: OpenTab, server: Server) -> None:
+    with stun_server(silent=1) as url, Line(server.port) as line:
+        alice = open_tab(line.url, fresh=True)
+        alice.meet(rtc={"iceServers": [{"urls": url}]})
+        assert eventually(lambda: len(line.posts(TYPE="CONNECT")) == 2)
+        assert ["typ srflx" in each.signal["sdp"] for each in line.posts(TYPE="CONNECT")] == [False, True]
+        server.until(waiting=1)
+        bob = open_tab()
+        bob.meet()
+        bob.linked()
+        assert alice.linked()["states"] == ["gathering", "waiting", "connecting", "linked"]

@@ -16,7 +16,7 @@
 const GATHER = 1500;
 const GATHER_QUIET = [100, 300]; // what is needed has been gathered, and nothing new came for as long as that took
 const GATHER_ALL = 10; // the same, where nothing more can come
-const GATHER_SRFLX = 1000; // a STUN server is asked after 0, 250 and 750 ms, and then not before 1750 ms
+const GATHER_SRFLX = 600; // a STUN server is asked at once and after 250 ms, and has answered if it will
 const ANSWER_WITHIN = 5000; // a server's ANSWER_TIMEOUT, if it does not tell its own
 const OPEN_WITHIN = 5000; // no link that opened took longer than 2.1 s; DTLS sends its flights again after 1 and 3 s
 const HOLD_WITHIN = 65_000; // above any sensible REQUEST_TIMEOUT; it ends requests over a line that died silently
@@ -295,7 +295,12 @@ class Exchange {
       // Two that resume must not ask anew in step.
       const ms = this.former ? RESUME_HOLD * (0.8 + 0.4 * Math.random()) : HOLD_WITHIN;
       const timer = setTimeout(() => this.ends.dropSpare(), SPARE_FRESH);
-      const reply = await this.transport.post(message, ms).finally(() => clearTimeout(timer));
+      const asked = this.transport.post(message, ms, { unless: end.late });
+      const reply = await asked.finally(() => clearTimeout(timer)).catch(error => {
+        const better = end.late.aborted && end.described();
+        if (!better) throw error;
+        return this.transport.post(messageOf("CONNECT", better), ms);
+      });
       if (reply.TYPE === "ANSWER") return await this.accept(end, signal, reply);
       if (!isDemote(reply)) throw badReply(reply);
       end.close(); // the offer is dropped: ours is the other one now
@@ -474,15 +479,16 @@ class Transport {
    *
    * @param {Message} message
    * @param {number} ms
-   * @param {() => void} [sending] called when it is signed and about to be sent
+   * @param {{ sending?: () => void, unless?: AbortSignal }} [more] `sending`: called when it is signed and about to be
+   *   sent; `unless`: ends it, and takes it back
    * @returns {Promise<Reply>} a reply of status 200, checked
    */
-  async post(message, ms, sending = () => {}) {
+  async post(message, ms, { sending = () => {}, unless } = {}) {
     for (let isFirst = true; ; isFirst = false) {
       const parameters = await this.codec.write(message);
       sending();
       const more = given({ FINGERPRINT: this.fingerprint, REMATCH: this.rematch ? "1" : "" });
-      const { status, reply } = await this.#request({ ...parameters, ...more }, ms);
+      const { status, reply } = await this.#request({ ...parameters, ...more }, ms, unless);
       // By status, never by `ok`: 297, 298 and 299 are as good as 200 to a browser.
       if (status === 200) {
         await this.codec.check(reply, message);
@@ -517,7 +523,8 @@ class Transport {
   async #postAgain(message, end) {
     for (let repeat = 0; ; repeat++) {
       try {
-        return await this.post(message, DELIVER_WITHIN, () => setTimeout(() => end.begin(), this.roundTrip / 2));
+        const sending = () => void setTimeout(() => end.begin(), this.roundTrip / 2);
+        return await this.post(message, DELIVER_WITHIN, { sending });
       } catch (error) {
         const after = retryAnswerAfter(error);
         if (after === undefined || repeat >= REPEATS) throw error;
@@ -533,9 +540,10 @@ class Transport {
    *
    * @param {Record<string, string>} parameters
    * @param {number} ms
+   * @param {AbortSignal} [unless]
    * @returns {Promise<{ status: number, reply: Reply }>}
    */
-  async #request(parameters, ms) {
+  async #request(parameters, ms, unless) {
     checkAborted(this.signal);
     const REQUEST = randomText();
     const ended = new AbortController();
@@ -551,6 +559,7 @@ class Transport {
     };
     const timer = setTimeout(leave, ms);
     this.signal.addEventListener("abort", leave);
+    unless?.addEventListener("abort", leave);
     wakeUps.add(wake);
     inFlight.add(leave);
     try {
@@ -563,11 +572,12 @@ class Transport {
     } catch (error) {
       checkAborted(this.signal);
       const isHeard = heard.has(rootOf(this.url));
-      if (!isHeard && isOnline() && !isWoken) this.#unheard++;
+      if (!isHeard && isOnline() && !isWoken && !unless?.aborted) this.#unheard++;
       throw networkError(error, { isHeard, retryAfter: isWoken ? 0 : undefined });
     } finally {
       clearTimeout(timer);
       this.signal.removeEventListener("abort", leave);
+      unless?.removeEventListener("abort", leave);
       wakeUps.delete(wake);
       inFlight.delete(leave);
     }
@@ -830,6 +840,7 @@ class AnyEnd {
 
   /** @type {RTCIceCandidateInit[]} of the other side, not used yet */
   #kept = [];
+  #late = new AbortController();
 
   /** @param {Setup} setup */
   constructor(setup) {
@@ -842,6 +853,16 @@ class AnyEnd {
       this.closed.then(() => reject(new SpaceriftError("LINK_LOST", NOT_OPENED)));
     });
     this.opened.catch(() => {}); // nobody may be waiting for it
+  }
+
+  /** Aborted when an address from outside is there after all, for which the signal did not wait. */
+  get late() {
+    return this.#late.signal;
+  }
+
+  /** @param {RTCPeerConnection} peer @returns {Promise<void>} see `gathered` */
+  gathered(peer) {
+    return gathered(peer, this.setup, () => this.#late.abort());
   }
 
   fail() {
@@ -932,8 +953,8 @@ class NativeEnd extends AnyEnd {
       const made = await (offer ? peer.createAnswer() : peer.createOffer());
       const set = setup.isSpare ? this.#setFromPool(made) : peer.setLocalDescription(made);
       // Some stacks gather before this resolves.
-      const all = Promise.all([set, gathered(peer, setup)]).then(() => {});
-      await within(setup.gather, setup.signal, all, () => noteSilence(setup));
+      const all = Promise.all([set, this.gathered(peer)]).then(() => {});
+      await within(setup.gather, setup.signal, all, () => {});
       const signal = described(peer) ?? made;
       const ours = /** @type {Signal} */ ({ type: made.type, sdp: signal.sdp });
       if (peer.signalingState === "have-local-pranswer") await peer.setLocalDescription(ours);
@@ -941,6 +962,11 @@ class NativeEnd extends AnyEnd {
     } catch (error) {
       throw (this.#isEnding ? undefined : closedByBrowser(error)) ?? error;
     }
+  }
+
+  /** @returns {Signal | undefined} our offer, with what has been gathered by now */
+  described() {
+    return described(this.peer);
   }
 
   /**
@@ -986,8 +1012,9 @@ class NativeEnd extends AnyEnd {
     this.release = holdMessages(channel);
     channel.addEventListener("open", () => this.#opened());
     channel.addEventListener("close", () => {
-      // Firefox closes it, too, when the path has failed or the network goes.
-      if (this.peer.connectionState === "failed" || !isOnline()) this.fail();
+      // Firefox closes it, too, when the path has failed or the network goes, and node-datachannel all with it.
+      const isBroken = !this.#isEnding && ["failed", "closed"].includes(this.peer.connectionState);
+      if (isBroken || !isOnline()) this.fail();
       else this.close();
     });
     if (channel.readyState === "open") this.#opened();
@@ -1036,12 +1063,17 @@ class SimplePeerEnd extends AnyEnd {
     const { gather, signal } = this.setup;
     if (offer) this.peer.signal({ type: "offer", sdp: this.setAside(offer) });
     const { _pc } = this.peer; // it would wait for the slowest ICE server
-    const early = _pc ? gathered(_pc, this.setup).then(() => described(_pc) ?? this.signalled) : this.signalled;
+    const early = _pc ? this.gathered(_pc).then(() => described(_pc) ?? this.signalled) : this.signalled;
     const ended = this.closed.then(() => Promise.reject(closedByBrowser(this.#error) ?? badSignal(this.#error)));
     // Its own time-out begins with the first candidate, so it needs an outer one.
     return within(2 * gather, signal, Promise.race([this.signalled, early, ended]), () => {
       throw new SpaceriftError("LINK_LOST", NOT_OPENED);
     });
+  }
+
+  /** @returns {Signal | undefined} our offer, with what has been gathered by now */
+  described() {
+    return this.peer._pc ? described(this.peer._pc) : undefined;
   }
 
   /** @param {RTCIceCandidateInit} candidate */
@@ -1344,54 +1376,62 @@ async function ownCertificates(Connection, rtc) {
 
 /**
  * Resolves when a stranger can use what was gathered: it is all, or there is what the ICE servers are for and nothing
- * new comes. One address of several that does not answer would else hold up everything. Where none answered the last
- * time, none is waited for.
+ * new comes. One address of several that does not answer would else hold up everything. What they did not give the last
+ * time is not waited for.
  *
  * @param {RTCPeerConnection} peer
  * @param {Setup} setup
+ * @param {() => void} late told if what the ICE servers are for comes after that
  * @returns {Promise<void>}
  */
-function gathered(peer, { config: { iceServers = [] }, gather, roundTrip, isSpare }) {
+function gathered(peer, { config: { iceServers = [] }, gather, roundTrip, isSpare }, late) {
   const urls = iceServers.flatMap(server => server.urls);
-  const needed = urls.some(url => /^turns?:/.test(url)) ? "relay" : "srflx";
+  const list = urls.join();
+  const wanted = urls.some(url => /^turns?:/.test(url)) ? "relay" : "srflx";
+  const needed = lastGiven.get(list) ?? wanted;
   const [least, most] = GATHER_QUIET;
   const startedAt = Date.now();
   /** @type {Set<unknown>} */ const answered = new Set();
+  /** @type {Set<unknown>} */ const kinds = new Set();
   let addresses = 0; // of this computer
-  let isEnough = silentServers.has(urls.join());
   return new Promise(resolve => {
     /** @type {ReturnType<typeof setTimeout> | undefined} */
     let timer;
-    const quiet = () => {
-      const isAll = needed === "srflx" && addresses === 1 && answered.size === urls.length;
-      return isAll || isSpare ? GATHER_ALL : Math.min(most, Math.max(least, Date.now() - startedAt));
+    let isOver = false;
+    const end = () => {
+      isOver = true;
+      resolve();
     };
-    const look = () => peer.iceGatheringState === "complete" && resolve();
+    const quiet = () => {
+      const isAll = wanted === "srflx" && addresses === 1 && urls.length > 0 && answered.size === urls.length;
+      if (isAll || isSpare) return GATHER_ALL;
+      return needed === "host" ? most : Math.min(most, Math.max(least, Date.now() - startedAt));
+    };
+    const look = () => peer.iceGatheringState === "complete" && end();
     peer.addEventListener("icegatheringstatechange", look);
-    peer.addEventListener("icecandidate", event => {
-      const text = event.candidate?.candidate ?? "";
-      isEnough ||= text.includes(`typ ${needed}`);
-      if (/ udp .* typ host/i.test(text)) addresses++;
-      const { url } = /** @type {{ url?: string }} */ (event.candidate ?? {});
-      if (text.includes("typ srflx") && url) answered.add(url);
+    peer.addEventListener("icecandidate", ({ candidate }) => {
+      const [, transport, kind] = / (udp|tcp) .* typ (\w+)/i.exec(candidate?.candidate ?? "") ?? [];
+      const { url } = /** @type {{ url?: string }} */ (candidate ?? {});
+      if (kind === "host" && transport.toLowerCase() === "udp") addresses++;
+      if (kind === "srflx" && url) answered.add(url);
+      if (kind === wanted && !kinds.has(kind)) lastGiven.delete(list);
+      if (kind === wanted && !kinds.has(kind) && isOver) late();
+      kinds.add(kind);
       clearTimeout(timer);
-      if (isEnough) timer = setTimeout(resolve, quiet());
+      if (kinds.has(needed)) timer = setTimeout(end, quiet());
     });
-    if (needed === "srflx" && urls.length && gather === GATHER) {
-      setTimeout(() => isEnough || (silentServers.add(urls.join()), resolve()), Math.max(GATHER_SRFLX, 3 * roundTrip));
-    }
+    const isStunOnly = wanted === "srflx" && urls.length > 0 && gather === GATHER;
+    setTimeout(() => {
+      if (!kinds.has(wanted) && gather >= GATHER) lastGiven.set(list, kinds.has("srflx") ? "srflx" : "host");
+      end();
+    }, isStunOnly ? Math.max(GATHER_SRFLX, 3 * roundTrip) : gather);
     look();
   });
 }
 
-/** @type {Set<string>} lists of addresses that did not answer in time, until the network changes */
-const silentServers = new Set();
-wakeUps.add(why => why === "online" && silentServers.clear());
-
-/** @param {Setup} setup whose whole time is over without what is needed */
-function noteSilence({ config: { iceServers = [] }, gather }) {
-  if (gather >= GATHER) silentServers.add(iceServers.flatMap(server => server.urls).join());
-}
+/** @type {Map<string, "srflx" | "host">} what there was in time, by the list of addresses that were to give more */
+const lastGiven = new Map();
+wakeUps.add(why => why === "online" && lastGiven.clear());
 
 /**
  * Tells when nothing comes from the other side any more, and when something does again. Firefox notices only after

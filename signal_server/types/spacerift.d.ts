@@ -358,6 +358,8 @@ declare class NativeEnd extends AnyEnd {
     get isConnected(): boolean;
     /** @param {Signal} [offer] @returns {Promise<Signal>} our offer, or our answer to theirs */
     signal(offer?: Signal): Promise<Signal>;
+    /** @returns {Signal | undefined} our offer, with what has been gathered by now */
+    described(): Signal | undefined;
     /** @param {Signal} answer */
     accept({ sdp }: Signal): Promise<void>;
     /** Says goodbye: the channel is closed first, so that the other side knows that it is not the path that broke. */
@@ -377,6 +379,8 @@ declare class SimplePeerEnd extends AnyEnd {
     get isConnected(): boolean;
     /** @param {Signal} [offer] @returns {Promise<Signal>} */
     signal(offer?: Signal): Promise<Signal>;
+    /** @returns {Signal | undefined} our offer, with what has been gathered by now */
+    described(): Signal | undefined;
     /** @param {Signal} answer */
     accept({ sdp }: Signal): Promise<void>;
     close(): void;
@@ -469,10 +473,14 @@ declare class Transport {
      *
      * @param {Message} message
      * @param {number} ms
-     * @param {() => void} [sending] called when it is signed and about to be sent
+     * @param {{ sending?: () => void, unless?: AbortSignal }} [more] `sending`: called when it is signed and about to be
+     *   sent; `unless`: ends it, and takes it back
      * @returns {Promise<Reply>} a reply of status 200, checked
      */
-    post(message: Message, ms: number, sending?: () => void): Promise<Reply>;
+    post(message: Message, ms: number, { sending, unless }?: {
+        sending?: () => void;
+        unless?: AbortSignal;
+    }): Promise<Reply>;
     /**
      * Posts an answer, again if no reply comes (the server knows a repeated one) or if it is told to ask again soon.
      * The link may open before we hear DELIVERED: then it was delivered.
@@ -532,6 +540,10 @@ declare class AnyEnd {
     closed: Promise<void>;
     /** @type {Promise<void>} */
     opened: Promise<void>;
+    /** Aborted when an address from outside is there after all, for which the signal did not wait. */
+    get late(): AbortSignal;
+    /** @param {RTCPeerConnection} peer @returns {Promise<void>} see `gathered` */
+    gathered(peer: RTCPeerConnection): Promise<void>;
     fail(): void;
     /** @param {Signal} offer @returns {string} its SDP as it is used at once: if we are far, without its candidates */
     setAside({ sdp }: Signal): string;
