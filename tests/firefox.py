@@ -21,10 +21,10 @@ def firefox(**chosen: object) -> Iterator[Marionette]:
     """Run one until the block is left.
 
     Args:
-        chosen: preferences, with underscores for dots.
+        chosen: preferences, with dots or with underscores for dots.
     """
     port = free_port()
-    named = {name.replace("_", "."): value for name, value in chosen.items()}
+    named = {name if "." in name else name.replace("_", "."): value for name, value in chosen.items()}
     with tempfile.TemporaryDirectory(prefix="firefox-") as folder:
         (Path(folder) / "user.js").write_text(preferences(**{"marionette.port": port, **named}))
         command = [FIREFOX, "--headless", "--marionette", "--no-remote", "--profile", folder]

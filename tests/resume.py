@@ -10,7 +10,7 @@
 | `restart SECONDS` | as `cut`, and the server is started anew meanwhile |
 
 It prints for each how long after the path's return both pages had the link again. A and B are `chromium`,
-`firefox` or `node-datachannel`. Signed peers have keys of openpgp.js. With `--redis` the server has two workers.
+`firefox` or `node-datachannel`. Signed peers have keys of openpgp.js; `--redis`: the server has two workers.
 """
 
 from __future__ import annotations
@@ -44,8 +44,15 @@ PATIENCE = 25  # s
 
 LOOK = """async ([kind, { isSigned, ...options }]) => {
     if (isSigned) {
-        const { openpgpSigner } = await import(new URL("signers.js", tab.server).href);
-        options.signer = await openpgpSigner(await import("./openpgp.bundle.js"));
+        const script = document.createElement("script"); // of the page's own, and not of the remote control's
+        script.type = "module";
+        script.textContent = `
+            import { openpgpSigner } from "${new URL("signers.js", tab.server)}";
+            import * as openpgp from "./openpgp.bundle.js";
+            window.makeSigner = () => openpgpSigner(openpgp);`;
+        document.head.append(script);
+        while (!window.makeSigner) await new Promise(resolve => setTimeout(resolve, 20));
+        options.signer = await makeSigner();
     }
     window.seen = [];
     const note = (...what) => seen.push([Date.now(), ...what]);
@@ -165,10 +172,8 @@ class Lab:
             self.world = stack.enter_context(TwoPaths())
             stack.enter_context(self.world.inside("server"))
             if self._redis:
-                self._settings |= {
-                    "REDIS_URL": stack.enter_context(RedisServer()).url,
-                    "SECRET_KEY": "a secret",
-                }
+                redis = stack.enter_context(RedisServer())
+                self._settings |= {"REDIS_URL": redis.url, "SECRET_KEY": "a secret"}
             self.server = Server(*self._arguments, limits=True, **self._settings).__enter__()
             stack.callback(lambda: self.server.__exit__(None, None, None))  # which may be another one by then
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True)))

@@ -36,7 +36,7 @@ const BACKOFF_MOST = 15_000; // … up to this; a person may be looking on
 const RESUME = 60_000;
 const LOST_AFTER = 3000; // without a way to the other side; until then it often comes back by itself
 const RESUME_HOLD = 5000; // a request that waits over a broken path would not notice that there is a new one
-const LISTEN_EVERY = 2000;
+const LISTEN_EVERY = 1000;
 const SILENT_AFTER = 8000; // browsers ask each other every 5 s at the latest whether they are there
 const GOODBYE_WITHIN = 1000;
 const NAMESPACE_FRESH = 50 * 60_000; // the server takes a SIGNED_NAMESPACE for an hour; clocks differ
@@ -213,7 +213,7 @@ class Search {
     const ask = async () => (typeof fingerprint === "function" ? fingerprint() : fingerprint);
     checkAborted(this.signal);
     try {
-      this.ends.keepSpare();
+      if (!this.former) this.ends.keepSpare(); // a network that changes is no time to gather ahead
       this.transport.fingerprint = await ask();
       return await this.#untilLinked(ask);
     } finally {
@@ -230,6 +230,7 @@ class Search {
         checkAborted(this.signal);
         return await new Exchange(this).run();
       } catch (error) {
+        this.ends.dropSpare(); // the network may be another one by then
         checkAborted(this.signal);
         if (!retry || !passes(error) || this.transport.isUnheard) throw error;
         if (error.type === "LINK_LOST") {
@@ -437,6 +438,7 @@ class Former {
 
   /** @param {Signal} signal our own */
   checkOwn({ sdp }) {
+    if (!/^a=candidate:/m.test(sdp)) throw new SpaceriftError("NETWORK", "There is no network yet.");
     if (dtlsFingerprint(sdp) === this.ours) return;
     throw new SpaceriftError("NO_WEBRTC", "This WebRTC keeps no certificate, and so no link can be made again.");
   }
@@ -1453,7 +1455,7 @@ function listenFor(peer, told) {
     if (asked === 0) heardAt = Date.now();
     heardSoFar = count;
     const wasSilent = isSilent;
-    isSilent = asked > 2 && Date.now() - heardAt >= SILENT_AFTER;
+    isSilent = asked > 5 && Date.now() - heardAt >= SILENT_AFTER;
     if (isSilent !== wasSilent) told(isSilent);
   }, LISTEN_EVERY);
   return () => clearInterval(timer);
