@@ -146,6 +146,7 @@ class World:
         self._exits = contextlib.ExitStack()
         self.folder = Path(self._exits.enter_context(tempfile.TemporaryDirectory(prefix="nat-")))
         self.server: subprocess.Popen[bytes] | None = None
+        self._turn: subprocess.Popen[bytes]
         self._settings: dict[str, str] | None = None
 
     def __enter__(self) -> World:
@@ -183,11 +184,20 @@ class World:
     def start_turn(self) -> None:
         """Start coturn as STUN and TURN server, by the configuration that docs/nat.md shows."""
         (self.folder / "turnserver.conf").write_text(turn_configuration(self.folder))
-        command = ["turnserver", "-c", str(self.folder / "turnserver.conf"), "--log-file=stdout"]
-        command += [f"--userdb={self.folder / 'turn'}", f"--pidfile={self.folder / 'turn.pid'}"]
-        self._start("coturn", command)
+        self._turn = self._start_turn()
         with self.lab.udp("world", SERVER) as asking:
             self.answers(lambda: ask_stun(asking, SERVER))
+
+    def _start_turn(self, *options: str) -> subprocess.Popen[bytes]:
+        command = ["turnserver", "-c", str(self.folder / "turnserver.conf"), "--log-file=stdout"]
+        command += [f"--userdb={self.folder / 'turn'}", f"--pidfile={self.folder / 'turn.pid'}"]
+        return self._start("coturn", [*command, *options])
+
+    def replace_turn(self) -> None:
+        """Kill coturn. Another one starts on port 3479, and knows nothing of its clients."""
+        self._turn.kill()
+        self._turn.wait()
+        self._turn = self._start_turn("--listening-port=3479")
 
     def _start(self, name: str, command: list[str], **more: Any) -> subprocess.Popen[bytes]:
         log = self._exits.enter_context((self.folder / f"{name}.log").open("ab"))

@@ -18,34 +18,38 @@ from typing import Any
 from laboratory import SERVER, Laboratory
 from peers import MODULE, STUN, TURN_SECRET, Browsers, Window, World, attempt
 
-Event = Callable[[Laboratory, str], None]
+Event = Callable[[World, str], None]
 PATIENCE = 75  # seconds; a link is looked for again for 60
 
 
-def forget_one(lab: Laboratory, kind: str) -> None:
-    lab.forget("router-a")
+def forget_one(world: World, kind: str) -> None:
+    world.lab.forget("router-a")
 
 
-def forget_both(lab: Laboratory, kind: str) -> None:
-    lab.forget("router-a")
-    lab.forget("router-b")
+def forget_both(world: World, kind: str) -> None:
+    world.lab.forget("router-a")
+    world.lab.forget("router-b")
 
 
-def other_port(lab: Laboratory, kind: str) -> None:
-    lab.other_mapping("a", kind)
+def other_port(world: World, kind: str) -> None:
+    world.lab.other_mapping("a", kind)
 
 
-def other_interface(lab: Laboratory, kind: str) -> None:
-    lab.other_interface("a")
+def other_interface(world: World, kind: str) -> None:
+    world.lab.other_interface("a")
+
+
+def other_relay(world: World, kind: str) -> None:
+    world.replace_turn()
 
 
 def out(seconds: float) -> Event:
     """A's router has no network for so long."""
 
-    def event(lab: Laboratory, kind: str) -> None:
-        lab.run("router-a", "ip link set wan down")
+    def event(world: World, kind: str) -> None:
+        world.lab.run("router-a", "ip link set wan down")
         time.sleep(seconds)
-        lab.run("router-a", "ip link set wan up; ip route replace default via 198.51.100.1")
+        world.lab.run("router-a", "ip link set wan up; ip route replace default via 198.51.100.1")
 
     return event
 
@@ -57,13 +61,17 @@ EVENTS: dict[str, Event] = {
     "one client has another interface": other_interface,
     "one router is without a network for 3 s": out(3),
     "one router is without a network for 20 s": out(20),
+    "the TURN server dies, another takes over": other_relay,
 }
+TWO = f"turn:{SERVER}:3478,turn:{SERVER}:3479"
+"""The second is silent at first."""
 UDP, TCP_443 = f"turn:{SERVER}:3478", f"turn:{SERVER}:443?transport=tcp"
 ROWS = [
-    ("home router", "home router", "", list(EVENTS)),
+    ("home router", "home router", "", list(EVENTS)[:6]),
     ("home router", "public", "", list(EVENTS)[2:4]),
     ("home router", "home router", UDP, list(EVENTS)[2:4]),
     ("symmetric", "symmetric", TCP_443, list(EVENTS)[2:4]),
+    ("symmetric", "symmetric", TWO, list(EVENTS)[6:]),
 ]
 
 
@@ -77,7 +85,7 @@ def survive(world: World, pages: tuple[Window, Window], event: Event, kind: str)
     time.sleep(1)
     begun = [page.evaluate("() => rift.clock()") for page in pages]
     deadline = time.monotonic() + PATIENCE
-    event(world.lab, kind)
+    event(world, kind)
     while True:
         time.sleep(2)
         told: list[dict[str, Any]] = [
