@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
+
+from gevent.monkey import get_original
+
+_new_lock: Any = get_original("threading", "Lock")  # see matching/stores/memory
 
 REFUSAL: Final = (
     b"HTTP/1.1 297 Rate Limit\r\nConnection: close\r\n"
@@ -31,7 +34,7 @@ class Crowd:
         self._name = name
         self._refused = refused
         self._counts: dict[bytes, int] = {}
-        self._lock = threading.Lock()
+        self._lock = _new_lock()
 
     def enter(self, remote: str) -> bool:
         """Count a new connection. Returns False if it is one too many, and not counted."""
