@@ -10,6 +10,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import quote
 
@@ -41,6 +42,7 @@ class Nginx:
         self.plain = free_port()
         for old, new in {
             "    # For Prometheus": f"{below}\n    # For Prometheus",
+            "limit_conn spacerift 512;": "limit_conn spacerift 64;",
             "listen 80;": f"listen 127.0.0.1:{self.plain};",
             "listen [::]:80;": f"listen [::1]:{self.plain};",
             "listen [::]:443 ssl": f"listen [::1]:{self.port} ssl",
@@ -223,6 +225,17 @@ def test_clients_count_by_their_own_address(nginx: Nginx) -> None:
     forged = nginx.post("{}", "X-Forwarded-For: 198.51.100.1", source="127.0.0.2")
     assert forged.status == 297
     assert nginx.post("{}", source="127.0.0.3").status == 415
+
+
+def test_an_address_has_so_many_connections_here_too(nginx: Nginx) -> None:
+    slow = "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n"
+    with ExitStack() as stack:
+        for _ in range(64):
+            stack.enter_context(nginx.ask(slow, source="127.0.0.4"))
+        assert eventually(lambda: nginx.post("{}", source="127.0.0.4").status == 503)
+        told = nginx.post("{}", source="127.0.0.4")
+        assert (told.status, told.type, told["RETRY_AFTER"]) == (503, "UNAVAILABLE", 2)
+        assert nginx.post("{}", source="127.0.0.5").status == 415
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/pools"])
