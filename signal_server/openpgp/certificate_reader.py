@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import replace
 from typing import Final
 
 from ..errors import Untrusted
@@ -128,7 +127,7 @@ def _with_backsig(primary: Key, head: Packet, subkey: Key | None, binding: Signa
         back = read_signature(binding.backsigs[0].value)
         if subkey is not None and len(binding.backsigs) == 1 and is_consent(primary, head, subkey, back):
             kept = (Subpacket(EMBEDDED, back.plain(subkey)),)
-    return replace(binding, backsigs=kept)
+    return binding._replace(backsigs=kept)
 
 
 def _is_name(component: Component) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from ..errors import Untrusted
@@ -97,7 +97,7 @@ def _signature(body: bytes) -> Signature:
     if read.hash not in HASHES:
         raise Untrusted("hash")
     read.check(read.algorithm)
-    return replace(read, backsigs=())
+    return read._replace(backsigs=())
 
 
 def _announced(signature: Signature) -> bytes:

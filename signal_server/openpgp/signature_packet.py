@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from hashlib import new as new_hash
 from typing import Final, NamedTuple
 
@@ -87,7 +86,7 @@ END_OF_TIME: Final = 1 << 32
 """Where OpenPGP's seconds end, in 2106. What lasts longer has expired for gpg, and has not for Sequoia."""
 
 
-class Subpacket(NamedTuple):  # of which a key has fifty, and a frozen dataclass takes thrice as long to make
+class Subpacket(NamedTuple):  # a key has fifty, and a frozen dataclass takes thrice as long to make
     kind: int
     value: bytes
     is_critical: bool = False
@@ -107,8 +106,7 @@ class Subpacket(NamedTuple):  # of which a key has fifty, and a frozen dataclass
         return form is None or form.fullmatch(self.value) is not None
 
 
-@dataclass(frozen=True, slots=True)
-class Signature:
+class Signature(NamedTuple):
     """A signature.
 
     Attributes:
@@ -121,7 +119,8 @@ class Signature:
         head: the part that is hashed, as it stands.
         left: the first two bytes of the digest.
         salt: what is hashed before all else, in version 6.
-        values: what the algorithm made.
+        values: what the algorithm made, in its plain form; None if it is broken, or we do not know the
+            algorithm.
     """
 
     version: int
@@ -135,7 +134,7 @@ class Signature:
     head: bytes
     left: bytes
     salt: bytes
-    values: bytes
+    values: bytes | None
 
     @property
     def is_new(self) -> bool:
@@ -167,12 +166,13 @@ class Signature:
         """
         if self.algorithm != algorithm or algorithm not in (*NUMBERS, *BYTES):
             raise Untrusted("signature algorithm")
+        if self.values is None:
+            raise Untrusted("signature values")
         for each in self.hashed:
             if each.is_critical and each.kind not in UNDERSTOOD:
                 raise Untrusted("critical subpacket")
             if not each.is_well_formed(self.kind):
                 raise Untrusted("subpacket form")
-        self._values()
 
     def ends(self, key: Key) -> list[int]:
         """When what it says of a key comes to its end, in seconds since 1970."""
@@ -209,17 +209,7 @@ class Signature:
         unhashed = b"".join(map(bytes, (issuer, *self.backsigs)))
         size = len(unhashed).to_bytes(4 if is_new else 2, "big")
         salt = bytes((len(self.salt),)) + self.salt if is_new else b""
-        return self.head + size + unhashed + self.left + salt + self._values()
-
-    def _values(self) -> bytes:
-        reader = Reader(self.values)
-        if self.algorithm in BYTES:
-            values = reader.take(BYTES[self.algorithm])
-        else:
-            values = b"".join(reader.mpi() for _ in range(NUMBERS[self.algorithm]))
-        if reader:
-            raise Untrusted("signature values")
-        return values
+        return self.head + size + unhashed + self.left + salt + (self.values or b"")
 
 
 def read_signature(body: bytes) -> Signature:
@@ -259,8 +249,19 @@ def read_signature(body: bytes) -> Signature:
         head=body[: 4 + size] + hashed_area,
         left=left,
         salt=salt,
-        values=reader.rest(),
+        values=_values(algorithm, reader.rest()),
     )
+
+
+def _values(algorithm: int, data: bytes) -> bytes | None:
+    if algorithm in BYTES:
+        return data if len(data) == BYTES[algorithm] else None
+    reader = Reader(data)
+    try:
+        values = b"".join([reader.mpi() for _ in range(NUMBERS.get(algorithm, 0))])
+    except Untrusted:
+        return None
+    return None if reader else values
 
 
 def _subpackets(area: bytes) -> tuple[Subpacket, ...]:
