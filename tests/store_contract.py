@@ -430,6 +430,11 @@ class StoreContract:
         world.store.leave("another name", leaver_of("ann"))
         assert world.take_name(world.arrival("ann", name="another name")) is Name.LEFT
 
+    def test_a_leave_of_another_before_it_hides_no_leave_that_comes_first(self, world: World) -> None:
+        for who in ("ben", "ann", "cat"):
+            world.store.leave("a name", leaver_of(who))
+        assert world.take_name(world.arrival("ann", name="a name")) is Name.LEFT
+
     def test_a_leave_that_comes_with_its_request_ends_it(self, world: World) -> None:
         late, soon = world.named("ann", "a name"), world.named("cat", "another name")
         world.connect("ben")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from signal_server.matching.stores.base import Name
 from signal_server.matching.stores.memory import MemoryStore
-from store_contract import SWEEP_MS, TIMES, StoreContract, World
+from store_contract import SWEEP_MS, TIMES, StoreContract, World, leaver_of
 
 
 class TestMemoryStore(StoreContract):
@@ -22,3 +23,11 @@ class TestMemoryStore(StoreContract):
         world.store.remember_once("one", seconds=60)
         world.now_ms += 60_000
         assert not world.store.remember_once("one", seconds=60)
+
+    def test_a_request_may_come_after_the_last_leave_of_its_name(self, world: World) -> None:
+        for _ in range(2):
+            world.store.leave("a name", leaver_of("ann"))
+            world.now_ms += 1_500
+        assert world.take_name(world.arrival("ann", name="a name")) is Name.LEFT
+        world.now_ms += 500
+        assert world.take_name(world.arrival("ann", name="a name")) is Name.TAKEN

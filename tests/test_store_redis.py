@@ -10,13 +10,13 @@ import pytest
 from live import eventually
 from redis_server import REDIS, VALKEY, RedisServer
 from signal_server.errors import Unavailable
-from signal_server.matching.stores.base import Store
+from signal_server.matching.stores.base import LEAVE_SECONDS, Store
 from signal_server.matching.stores.redis import RedisStore
 from signal_server.matching.stores.redis_client import Servers
 from signal_server.matching.stores.redis_owner import LEASE_MS
 from signal_server.matching.stores.redis_scripts import PREFIX
 from signal_server.messages import ANSWER, DELIVERED, DEMOTE, NO_PEER
-from store_contract import SWEEP_MS, TIMES, StoreContract, World
+from store_contract import SWEEP_MS, TIMES, StoreContract, World, leaver_of
 
 
 @pytest.fixture(scope="module", params=[REDIS, VALKEY], ids=["Redis", "Valkey"])
@@ -40,6 +40,15 @@ class TestRedisStore(StoreContract):
     @pytest.fixture
     def world(self, redis: RedisServer, servers: Servers) -> World:
         return World(lambda clock: RedisStore(servers, TIMES, sweep_ms=SWEEP_MS, lease_ms=10**9, clock=clock))
+
+    def test_a_request_may_come_after_the_last_leave_of_its_name(
+        self, world: World, redis: RedisServer
+    ) -> None:
+        world.store.leave("a name", leaver_of("ann"))
+        (key,) = redis.lifetimes()
+        redis.call("PEXPIRE", key, 500)
+        world.store.leave("a name", leaver_of("ann"))
+        assert 500 < redis.lifetimes()[key] <= LEAVE_SECONDS * 1000
 
 
 class Processes:

@@ -136,7 +136,9 @@ class MemoryStore(Store):
             if owner != leaver:
                 return Outcome(expired, False)
             if not self._rules.withdraw(ticket):
-                self._left.remember(_left_key(name, leaver), LEAVE_SECONDS)
+                key = _left_key(name, leaver)
+                self._left.forget(key)  # its time counts from the last LEAVE
+                self._left.remember(key, LEAVE_SECONDS)
                 return Outcome(expired, False)
             return Outcome([*expired, Delivery(ticket, Reply(NO_PEER))])
 
