@@ -595,7 +595,16 @@ def test_only_listed_origins_where_there_is_a_list() -> None:
 
 @pytest.mark.parametrize(
     ("accepted", "compressed"),
-    [("gzip", True), ("br, gzip;q=0.5", True), ("", False), ("gzip;q=0", False), ("br", False), ("*", True)],
+    [
+        ("gzip", True),
+        ("br, gzip;q=0.5", True),
+        ("*", True),
+        ("*;q=0, gzip", True),
+        ("", False),
+        ("br", False),
+        ("gzip;q=0", False),
+        ("*, gzip;q=0", False),
+    ],
 )
 def test_a_long_reply_is_compressed_for_who_accepts_it(
     server: Server, accepted: str, compressed: bool

@@ -135,11 +135,13 @@ class Heads:
 
 
 def _accepts_gzip(accepted: str) -> bool:
+    weights = {}
     for each in accepted.lower().split(","):
         coding, _, weight = each.partition(";")
-        if coding.strip() in ("gzip", "x-gzip", "*"):
-            return weight.replace(" ", "").rstrip("0") not in ("q=", "q=0.")
-    return False
+        weights[coding.strip()] = weight.replace(" ", "").rstrip("0")
+    # `*` stands for the codings that are not named.
+    weight = next((weights[each] for each in ("gzip", "x-gzip", "*") if each in weights), "q=0.")
+    return weight not in ("q=", "q=0.")
 
 
 def _hold_seconds(expected: str) -> float | None:
