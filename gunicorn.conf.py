@@ -202,7 +202,7 @@ class Listener:
 
 
 def answer_before_the_end(worker):
-    """Let a signal that ends the worker answer every held request at once; gunicorn would let them run on.
+    """Let whatever ends the worker answer every held request at once; gunicorn would let them run on.
 
     After that, the connections on which nothing is asked are closed, for which gunicorn would wait, too. Our
     own worker does all that by itself.
@@ -248,10 +248,23 @@ def answer_before_the_end(worker):
     # After the other two gunicorn ends a worker within 0.1 s.
     # Threads read no more once it is told to end, so no answer could come.
     gently = {} if is_gevent else NOW
+    told = []
+
+    def end_by_itself():
+        # --max-requests and --reload send no signal.
+        while worker.alive:
+            time.sleep(0.1)
+        if not told:
+            if worker.cfg.workers == 1:  # the next one must not wait until this one is gone
+                os.kill(worker.ppid, signal.SIGHUP)
+            drain(gently)
+
+    _thread.start_new_thread(end_by_itself, ())
     for number, options in ((signal.SIGTERM, gently), (signal.SIGQUIT, NOW), (signal.SIGINT, NOW)):
         before = signal.getsignal(number)
 
         def handle(signum, frame, before=before, options=options):
+            told.append(signum)
             # On a thread of its own (a greenlet, under gevent): a handler must not wait for a lock.
             _thread.start_new_thread(drain, (options,))
             before(signum, frame)

@@ -9,8 +9,11 @@ import threading
 import time
 from collections import Counter
 from contextlib import ExitStack
+from pathlib import Path
 
-from live import Call, Reply, Server
+import pytest
+
+from live import Call, Reply, Server, eventually
 from redis_server import RedisServer
 
 PROXIED = {"TRUSTED_PROXIES": 1}
@@ -64,6 +67,23 @@ def test_an_offer_that_is_out_has_a_moment_for_its_answer() -> None:
         assert answered.reply()["SIGNAL"] == "answer of to ann"
         assert unanswered.reply().type == "UNAVAILABLE"
         assert 1.5 < time.monotonic() - started < 10
+
+
+@pytest.mark.parametrize("how", ["--max-requests", "--reload"])
+def test_a_worker_that_ends_by_itself_answers_everybody(how: str, tmp_path: Path) -> None:
+    source = tmp_path / "source.py"
+    source.touch()
+    with Server(how, *(["50"] if how == "--max-requests" else [f"--reload-extra-file={source}"])) as server:
+        held = [server.offer(name, NAMESPACE=name) for name in ("ann", "ben")]
+        server.until(waiting=2)
+        (worker,) = server.workers
+        if how == "--max-requests":
+            assert eventually(lambda: server.post().status == 503 or not held[0].is_held())
+        source.write_text("changed")
+        assert {each.reply().type for each in held} == {"UNAVAILABLE"}
+        assert eventually(lambda: server.post().status == 499)
+        assert eventually(lambda: worker not in server.workers)
+        assert "Traceback" not in server.log
 
 
 # --- under load --------------------------------------------------------------------------------------------
