@@ -257,7 +257,9 @@ def test_who_left_is_told_in_the_log_without_its_name(room: str) -> None:
 # --- what else is new --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("setting", "told"), [("5", 5), ("2.5", 2.5), ("0.25", 0.25), ("1e2", 100)])
+@pytest.mark.parametrize(
+    ("setting", "told"), [("5", 5), ("2.1234567", 2.1234567), ("0.25", 0.25), ("1e2", 100)]
+)
 def test_a_demote_says_within_what_time_to_answer(room: str, setting: str, told: float) -> None:
     with Server(ANSWER_TIMEOUT=setting) as server, hold(server, "ann", room):
         assert server.post(connect("ben", room))["ANSWER_WITHIN"] == told

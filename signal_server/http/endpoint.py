@@ -102,7 +102,7 @@ class Endpoint:
         self._trusted_proxies = settings.trusted_proxies
         self._mode = settings.signatures
         self._takes_ordinary = self._mode != "required"
-        self._answer_within = f"{settings.answer_timeout:g}"
+        self._answer_within = f"{settings.answer_timeout:.15g}"
 
     # --- the steps -----------------------------------------------------------------------------------------
 
