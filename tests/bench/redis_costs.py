@@ -65,7 +65,7 @@ def wakes(port: int, per_second: float, seconds: float) -> dict[str, float]:
         async with Client(port) as alice, Client(port) as bob:
             name, room = f"{started:.3f}.{number}", number
             held = asyncio.ensure_future(alice.ask(form(f"a{name}", SIGNAL, room)))
-            await asyncio.sleep(0.2)  # she waits by then
+            await asyncio.sleep(0.5)  # she waits by then
             told = json.loads(await bob.ask(form(f"b{name}", SIGNAL, room)))
             assert told["TYPE"] == "DEMOTE", told
             sent = time.perf_counter()
