@@ -80,7 +80,7 @@ MUTANTS = [
     ),
     (rules, "self._set_deadline(handover, deadlines.WRITE, now_ms + self._times.write)", "pass"),
     (rules, "if handover.stage in (_Stage.ANSWERED, _Stage.WRITING):", "if False:"),
-    (rules, "elif offer is not None and offer.nonce is None:", "elif offer is not None:"),
+    (rules, "if offer is not None and offer.nonce is None:", "if offer is not None:"),
     (rules, "if handover.due == number:", "if True:"),
     (rules, "self.deadlines.add(deadlines.WAIT, ", "len("),
     (rules, "self._remove(offer)\n                deliveries", "deliveries"),

@@ -223,11 +223,13 @@ class Rules:
         if now_ms < self.deadlines.first_ms:
             return deliveries
         for _, number, name in self.deadlines.take(now_ms):
-            handover, offer = self._handovers.get(name), self._offers.get(name)
+            handover = self._handovers.get(name)
             if handover is not None:
                 if handover.due == number:  # else it has another one by now
                     deliveries += self._expire_handover(handover, nonces, now_ms)
-            elif offer is not None and offer.nonce is None:  # one that is out ends when it returns
+                continue
+            offer = self._offers.get(name)
+            if offer is not None and offer.nonce is None:  # one that is out ends when it returns
                 self._remove(offer)
                 deliveries.append(self._end(offer))
         return deliveries
