@@ -23,8 +23,9 @@ from .message import read_message
 from .signature_packet import EXPIRES, Signature
 from .turns import Turns
 
-MAX_QUEUE: Final = 32
-"""Verifications that wait for their turn."""
+MAX_QUEUE: Final = 128
+"""Verifications that wait for their turn. An address may have a quarter: a classroom behind one, each of whom
+has two."""
 
 TURN_SECONDS: Final = 4.0
 """How long one waits, a second more than a program of the engine's may hang."""
