@@ -209,7 +209,7 @@ async def forge(
         finally:
             wire.close()
 
-    senders = [asyncio.create_task(send(number)) for number in range(10 * ADDRESSES)]
+    senders = [asyncio.create_task(send(number)) for number in range(20 * ADDRESSES)]
     started, sent = time.monotonic(), 0
     while time.monotonic() < until:
         while sent < (time.monotonic() - started) * per_second:

@@ -60,6 +60,7 @@ LoadModule wsgi_module {module}
 ServerName rift.example
 Listen 127.0.0.1:{port}
 ServerLimit 1
+WSGIPythonHome /usr
 WSGIPythonPath {path}
 WSGIApplicationGroup %{{GLOBAL}}
 WSGIScriptAlias / {folder}/rift.wsgi
@@ -122,6 +123,7 @@ class Hosted:
                 if self.get("/rift/health").status == 200:
                     return self
             time.sleep(0.05)
+        self.__exit__()
         raise TimeoutError(self.log)
 
     def __exit__(self, *_: object) -> None:
