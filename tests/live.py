@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar
@@ -78,6 +78,7 @@ class Server:
 
     running: ClassVar[list[Server]] = []
     driver: ClassVar[str] = "callbacks"
+    command: ClassVar[Sequence[str]] = (sys.executable, "-m", "gunicorn")
 
     def __init__(
         self, *arguments: str, limits: bool = False, app: str = "tests.probe:app()", **settings: object
@@ -109,7 +110,7 @@ class Server:
 
     def __enter__(self) -> Server:
         environ = environment(**self._settings) | {"PORT": str(self.port)}
-        command = [sys.executable, "-m", "gunicorn", *self._arguments]
+        command = [*self.command, *self._arguments]
         self.process = subprocess.Popen(
             command, cwd=ROOT, env=environ, stdout=self._log, stderr=self._log, start_new_session=True
         )

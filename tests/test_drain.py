@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import socket
+import sys
 import threading
 import time
 from collections import Counter
@@ -84,6 +86,49 @@ def test_a_worker_that_ends_by_itself_answers_everybody(how: str, tmp_path: Path
         assert eventually(lambda: server.post().status == 499)
         assert eventually(lambda: worker not in server.workers)
         assert "Traceback" not in server.log
+
+
+def test_one_worker_less_answers_whom_it_held() -> None:
+    with RedisServer() as redis:
+        shared = {"REDIS_URL": redis.url, "SECRET_KEY": "the same", "WEB_CONCURRENCY": 2}
+        with Server(REQUEST_TIMEOUT=12, **shared) as server:
+            waiting = [server.call(connect(f"peer {i}", NAMESPACE=f"room {i}")) for i in range(24)]
+            assert eventually(lambda: all(each.is_held() for each in waiting))
+            server.process.send_signal(signal.SIGTTOU)
+            assert eventually(lambda: len(server.workers) == 1)
+            told = [each for each in waiting if not each.is_held()]
+            assert {each.reply().type for each in told} <= {"UNAVAILABLE"}
+            server.process.send_signal(signal.SIGTERM)  # either of the two may have held any number of them
+            rest = {each.reply().type for each in waiting if each not in told}
+            assert (rest or {"UNAVAILABLE"}) == {"UNAVAILABLE"}
+            assert "Traceback" not in server.log
+
+
+class AsTheReadmeStartsIt(Server):
+    """After USR2 `python -m gunicorn` does not find itself again: it runs a file of its own package then."""
+
+    command = (str(Path(sys.executable).with_name("gunicorn")),)
+
+
+def test_a_new_master_takes_over_and_the_old_one_answers_whom_it_held() -> None:
+    with AsTheReadmeStartsIt(REQUEST_TIMEOUT=12) as server:
+        waiting = [server.call(connect(f"peer {i}", NAMESPACE=f"room {i}")) for i in range(8)]
+        server.until(waiting=8)
+        (old,) = server.workers
+        server.process.send_signal(signal.SIGUSR2)
+        assert eventually(lambda: len(server.workers) == 2)
+        (new,) = {*server.workers} - {old}
+        children = Path(f"/proc/{new}/task/{new}/children")
+        try:
+            assert eventually(lambda: server.log.count("Booting worker") == 2 and children.read_text())
+            server.process.send_signal(signal.SIGTERM)
+            assert {each.reply().type for each in waiting} == {"UNAVAILABLE"}
+            assert ends_within(server, 8)
+            assert eventually(lambda: server.get("/ready")[0] == 200)
+            assert "Traceback" not in server.log
+        finally:
+            os.kill(new, signal.SIGTERM)
+            assert eventually(lambda: not Path(f"/proc/{new}").exists())
 
 
 # --- under load --------------------------------------------------------------------------------------------
