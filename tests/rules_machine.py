@@ -25,6 +25,8 @@ TIMES = Times(request=1_500, answer=500, write=300, pair_memory=4_000)
 PEERS = st.sampled_from([name.ljust(16, b".") for name in (b"ann", b"ben", b"cat", b"dan", b"eve")])
 POOLS = st.sampled_from(["open:", "open:chess"])
 WAITS = st.sampled_from([TIMES.request, TIMES.request, 700, 200, 1])
+OFFERS_OF_ALL = st.tuples(st.sampled_from([b"ann", b"ann", b"cat", b"dan"]), st.booleans())
+OFFERS_OF_DAN = st.tuples(st.just(b"dan"), st.booleans())
 
 
 @dataclass
@@ -36,6 +38,7 @@ class Held:
     due_ms: int = 0
     withdrawn: bool = False
     nonce: str | None = None  # out with this handover
+    lapsed: set[bytes] = field(default_factory=set)  # peers that had it and did not answer in time
 
 
 @dataclass
@@ -63,6 +66,7 @@ class Machine(RuleBasedStateMachine):
         self.handed: dict[str, Handed] = {}  # by nonce
         self.met: dict[tuple[str, frozenset[bytes]], tuple[int, bool]] = {}  # until; by a bounce
         self.apart: set[frozenset[str]] = set()  # tickets that could not meet when they began to wait
+        self.returned: set[str] = set()  # tickets whose offers came back in this event
         self.fresh: list[str] = []
 
     # --- what the peers do ---------------------------------------------------------------------------------
@@ -313,6 +317,57 @@ class Machine(RuleBasedStateMachine):
         for _ in range(2):
             self.connect(peer=ben, pool=pool, may_wait=False, rematch=rematch, wait_ms=1)
 
+    @rule(
+        offers=st.lists(OFFERS_OF_ALL, min_size=2, max_size=5)
+        | st.lists(OFFERS_OF_DAN, min_size=3, max_size=4),
+        tries=st.integers(1, 4),
+        rematch=st.booleans() | st.just(True),
+        leaves=st.integers(0, 6),
+    )
+    def slow(self, offers: list[tuple[bytes, bool]], tries: int, rematch: bool, leaves: int) -> None:
+        """Ben answers nobody in time, and asks again and again, and so does Eve. Dan is his friend."""
+        pool = f"open:slow-{next(self.counter)}"
+        ann, ben, cat, dan, eve = (name.ljust(16, b".") for name in (b"ann", b"ben", b"cat", b"dan", b"eve"))
+        for one, other in itertools.combinations((ann, cat, dan), 2):
+            self.meet(one, other, pool, bounced=True)
+        self.meet(dan, ben, pool, bounced=False)
+        waiting = [self.arrive(name.ljust(16, b"."), pool, rematch=says_so) for name, says_so in offers]
+        for held in waiting:
+            self.connect_now(held)
+        for number in range(tries):
+            for peer in (ben, eve, ben)[: 1 + 2 * (number % 2)]:
+                self.connect(peer=peer, pool=pool, may_wait=False, rematch=rematch, wait_ms=1)
+            if number == 0 and leaves < len(waiting) and waiting[leaves].arrival.ticket in self.open:
+                self.withdraw_now(waiting[leaves])
+            self.now_ms += TIMES.answer
+            self.tick()
+        for peer in (ben, *(b"new-%012d" % next(self.counter) for _ in offers)):
+            self.connect(peer=peer, pool=pool, may_wait=False, rematch=rematch, wait_ms=1)
+
+    @rule(
+        others=st.permutations([b"ben", b"ben", b"cat", b"dan"]),
+        older=st.booleans(),
+        rematch=st.booleans() | st.just(True),
+        twice=st.booleans(),
+    )
+    def slow_and_waiting(self, others: list[bytes], older: bool, rematch: bool, twice: bool) -> None:
+        """Ben does not answer Ann in time, and waits himself by then, beside others that have met him."""
+        pool = f"open:slow-{next(self.counter)}"
+        ann, ben, cat, dan = (name.ljust(16, b".") for name in (b"ann", b"ben", b"cat", b"dan"))
+        for one, other in itertools.combinations((ben, cat, dan), 2):
+            self.meet(one, other, pool, bounced=True)
+        self.meet(ann, dan, pool, bounced=False)
+        if older:  # one of Ben's is out while he is given Ann's, and comes back to stand before it
+            self.connect_now(self.arrive(ben, pool))
+            self.connect_now(self.arrive(b"fay".ljust(16, b"."), pool))
+        self.connect_now(self.arrive(ann, pool, rematch=rematch))
+        self.connect(peer=ben, pool=pool, may_wait=False, rematch=False, wait_ms=1)
+        for name in others:
+            self.connect_now(self.arrive(name.ljust(16, b"."), pool, rematch=True))
+        for _ in range(1 + twice):
+            self.now_ms += TIMES.answer
+            self.tick()
+
     @rule(waits=st.permutations([TIMES.request, 700, 200, 1]))
     def impatient(self, waits: list[int]) -> None:
         """Requests of one peer whose times run out in another order than they came."""
@@ -517,6 +572,7 @@ class Machine(RuleBasedStateMachine):
             if handed.due_ms <= self.now_ms:
                 del self.handed[nonce]
                 if handed.stage == "offered":
+                    handed.offer.lapsed.add(handed.responder.peer)
                     self.back(handed.offer)
         ended = []
         for each in told:
@@ -541,11 +597,16 @@ class Machine(RuleBasedStateMachine):
             assert self.is_waiting(offer), "handed to one at a time"
             assert self.may_meet(offer.arrival, held.arrival), "oneself, a remembered pair or another pool"
             assert not held.place or offer.place < held.place, "the older stays the initiator"
+            sides = [(held, offer), (offer, held)]  # who searches, and whom it found
+            back = [each for each in sides if held.place and each[0].arrival.ticket in self.returned]
+            assert any(itertools.starmap(self.was_first, back or sides[:1])), "not the oldest"
             offer.nonce = nonce
             self.handed[nonce] = Handed(offer, held.arrival, self.now_ms + TIMES.answer)
+        self.returned.clear()
 
     def back(self, offer: Held) -> None:
         offer.nonce = None
+        self.returned.add(offer.arrival.ticket)
 
     def remember(self, handed: Handed, *, bounced: bool) -> None:
         two = self.pair(handed.offer.arrival, handed.responder)
@@ -571,7 +632,7 @@ class Machine(RuleBasedStateMachine):
         return met == "never" or (met == "linked" and one.rematch and other.rematch)
 
     def oldest_for(self, arrival: Arrival, unwanted: bytes | None = None) -> Held | None:
-        """Somebody new first, and of those the oldest."""
+        """Somebody new first, and of those the oldest; what one let lapse comes last."""
         able = [
             each
             for each in self.open.values()
@@ -579,10 +640,24 @@ class Machine(RuleBasedStateMachine):
             and self.may_meet(each.arrival, arrival)
             and each.arrival.peer != unwanted
         ]
-        return min(
-            able,
-            key=lambda each: (self.how_met(each.arrival, arrival) != "never", each.place),
-            default=None,
+        return min(able, key=lambda each: self.rank(each, Held(arrival)), default=None)
+
+    def rank(self, other: Held, searching: Held) -> tuple[bool, bool, int]:
+        lapsed = (
+            other.arrival.peer in searching.lapsed
+            if 0 < searching.place < other.place
+            else searching.arrival.peer in other.lapsed
+        )
+        return lapsed, self.how_met(other.arrival, searching.arrival) != "never", other.place
+
+    def was_first(self, searching: Held, found: Held) -> bool:
+        """Did nobody come before this one? Of those that came back in this event it is not known when."""
+        return all(
+            self.rank(found, searching) <= self.rank(each, searching)
+            for each in self.open.values()
+            if self.is_waiting(each)
+            and each.arrival.ticket not in self.returned
+            and self.may_meet(each.arrival, searching.arrival)
         )
 
     def apart_now(self) -> list[tuple[str, frozenset[bytes]]]:

@@ -393,6 +393,67 @@ class StoreContract:
         (told,) = world.store.release(nonce).deliveries
         assert (told.ticket, told.reply.signal) == (waits.ticket, "signal of ann")
 
+    def test_what_a_peer_let_lapse_it_gets_again_only_if_nobody_else_waits(self, world: World) -> None:
+        world.bounced("ann", "cat")
+        world.connect("ann")
+        world.connect("cat")
+        assert world.connect("ben").own.reply.signal == "signal of ann"
+        assert world.after(TIMES.answer) == []
+        assert world.connect("ben").own.reply.signal == "signal of cat", "ann is older, but he had her"
+        assert world.connect("ben").own.reply.signal == "signal of ann", "cat is out, and two must link"
+        assert world.after(TIMES.answer) == []
+        assert world.connect("ben").own.reply.signal == "signal of ann", "both lapsed, and she is the older"
+
+    def test_the_same_peer_has_other_offers(self, world: World) -> None:
+        for text in ("first", "second", "third"):
+            world.store.connect(world.arrival("ann", text), may_wait=True)
+        for text in ("first", "second"):
+            assert world.connect("ben").own.reply.signal == text
+            world.after(TIMES.answer)
+        assert world.connect("ben").own.reply.signal == "third"
+        assert [world.connect(peer).own.reply.signal for peer in ("cat", "dan")] == ["first", "second"]
+
+    def test_what_lapsed_returns_to_somebody_else_who_waits(self, world: World) -> None:
+        world.bounced("ben", "cat")
+        world.handover("ann", "ben")
+        slow, other = world.connect("ben").ticket, world.connect("cat").ticket
+        (told,) = world.after(TIMES.answer)
+        assert (told.ticket, told.reply.signal) == (other, "signal of ann"), "ben is older, but had her"
+        (told,) = world.after(TIMES.answer)
+        assert (told.ticket, told.reply.signal) == (slow, "signal of ann"), "nobody else is there"
+
+    def test_who_let_an_offer_lapse_still_offers_its_own(self, world: World) -> None:
+        world.bounced("ben", "cat")
+        _, out = world.handover("ben", "dan")
+        world.handover("ann", "ben")
+        world.store.release(out)
+        world.connect("cat")
+        (told,) = world.after(TIMES.answer)
+        assert (told.reply.type, told.reply.signal) == (DEMOTE, "signal of ben"), (
+            "it is older, and another one"
+        )
+
+    def test_a_friend_comes_before_what_lapsed(self, world: World) -> None:
+        world.bounced("ann", "cat")
+        world.bounced("ann", "dan")
+        world.bounced("cat", "dan")
+        world.pair("cat", "ben")
+        world.pair("dan", "ben")
+        for peer in ("ann", "cat", "dan"):
+            world.connect(peer, rematch=True)
+        told = []
+        for ms in (TIMES.answer, TIMES.answer, 0, 0):
+            told.append(world.connect("ben", rematch=True).own.reply.signal)
+            world.after(ms)
+        assert told == [f"signal of {peer}" for peer in ("ann", "cat", "dan", "ann")]
+
+    def test_what_was_not_written_or_bounced_did_not_lapse(self, world: World) -> None:
+        world.bounced("ann", "cat")
+        _, nonce = world.handover("ann", "ben")
+        world.connect("cat")
+        world.store.release(nonce)
+        assert world.connect("ben").own.reply.signal == "signal of ann"
+
     def test_a_leave_ends_the_request_of_its_name(self, world: World) -> None:
         held = world.named("ann", "a name")
         world.store.connect(held, may_wait=True)

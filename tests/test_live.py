@@ -137,6 +137,22 @@ def test_a_demote_may_end_a_held_request(server: Server) -> None:
         assert alice.reply()["SIGNAL"] == "answer of carl"
 
 
+def test_an_offer_that_was_not_answered_in_time_comes_after_the_others() -> None:
+    """Bob bounced Alice, so their two offers wait side by side. Slow is given hers, and does not answer."""
+    with Server(ANSWER_TIMEOUT=0.3) as short:
+        alice, bob = demoted(short, "slow")
+        own = {"TYPE": "BOUNCE", "SIGNAL": "offer of bob", "FINGERPRINT": "bob", "NAMESPACE": "slow"}
+        bounced = short.call(own | {"NONCE": bob["NONCE"]})
+        short.until(waiting=2)
+        told = [short.post(connect("slow", NAMESPACE="slow"))]
+        short.until(waiting=2)
+        told += [short.post(connect("slow", NAMESPACE="slow")) for _ in range(2)]
+        assert [each["SIGNAL"] for each in told] == [f"offer of {name}" for name in ("alice", "bob", "alice")]
+        assert short.post(answer("slow", told[-1]["NONCE"], NAMESPACE="slow")).type == "DELIVERED"
+        assert alice.reply()["SIGNAL"] == "answer of slow"
+        bounced.close()
+
+
 def test_a_late_offer_extends_the_hold_and_a_return_ends_it(quick: Server) -> None:
     alice = quick.call(connect("alice", NAMESPACE="extend"))
     started = time.monotonic()

@@ -514,6 +514,52 @@ def test_friends_in_one_pool_are_not_friends_in_another(game: Game) -> None:
     assert game.connect("bob", rematch=True)[0].startswith("bob DEMOTE alice")
 
 
+# --- what was not answered in time -------------------------------------------------------------------------
+
+
+def test_an_offer_that_lapsed_goes_to_somebody_else_while_others_wait(game: Game) -> None:
+    game.bounced("alice", "carl")
+    game.connect("alice")
+    game.connect("carl")
+    assert game.connect("slow")[0].startswith("slow DEMOTE alice")
+    game.at(5)
+    assert game.connect("slow.2")[0].startswith("slow.2 DEMOTE carl")
+    assert game.connect("quick")[0].startswith("quick DEMOTE alice")
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_two_that_are_alone_try_again(game: Game, others: int) -> None:
+    game.bounced("alice", "carl")
+    game.bounced("slow", "carl")
+    for who in ("carl", "alice")[1 - others :]:
+        game.connect(who)
+    assert game.connect("slow")[0].startswith("slow DEMOTE alice")
+    assert game.at(5).connect("slow.2")[0].startswith("slow.2 DEMOTE alice"), "with carl neither may meet"
+    assert game.connect("slow.3") == []
+    assert game.at(10).expired[0].startswith("slow.3 DEMOTE alice")
+
+
+def test_who_let_it_lapse_and_waits_comes_after_the_others(game: Game) -> None:
+    game.bounced("slow", "carl")
+    game.connect("alice")
+    game.connect("slow")
+    for who in ("slow.2", "carl"):
+        assert game.connect(who) == []
+    (told,) = game.at(5).expired
+    assert told.startswith("carl DEMOTE alice")
+
+
+def test_what_lapsed_hides_no_other_offer_of_its_peer(game: Game) -> None:
+    for who in ("alice", "alice.2", "alice.3"):
+        game.connect(who)
+    game.connect("slow")
+    assert game.at(5).connect("slow.2")[0].startswith("slow.2 DEMOTE alice.2")
+    assert game.connect("quick")[0].startswith("quick DEMOTE alice nonce"), (
+        "for others it is the oldest still"
+    )
+    assert game.connect("slow.3")[0].startswith("slow.3 DEMOTE alice.3")
+
+
 # --- what it costs -----------------------------------------------------------------------------------------
 
 
@@ -546,6 +592,31 @@ def test_a_match_steps_over_those_it_has_met_and_not_over_the_pool(monkeypatch: 
     assert game.connect("crowd.last") == []
     assert game.connect("newcomer.2")[0].startswith("newcomer.2 DEMOTE crowd.1")
     assert steps == 4 + 3 + 4
+
+
+def test_a_match_steps_over_what_it_let_lapse_and_not_over_the_peer_that_offered_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    game = Game()
+    game.wait_ms = 60_000
+    for number in range(10_000):
+        assert game.connect(f"crowd.{number}") == []
+    calls = 0
+    met_by = PairMemory.met
+
+    def counted(self: PairMemory, pool: bytes, one: bytes, other: bytes, *, now_ms: int) -> Met | None:
+        nonlocal calls
+        calls += 1
+        return met_by(self, pool, one, other, now_ms=now_ms)
+
+    monkeypatch.setattr(PairMemory, "met", counted)
+    steps = []
+    for number in range(3):
+        calls = 0
+        assert game.connect(f"slow.{number}")[0].startswith(f"slow.{number} DEMOTE crowd.{number}")
+        steps.append(calls)
+        game.at(5 * (number + 1))
+    assert steps == [1, 2, 3]
 
 
 def test_deadlines_come_in_the_order_of_their_times() -> None:

@@ -182,6 +182,39 @@ class Machine(RuleBasedStateMachine):
         for peer, rematch in zip((ann, ben), says, strict=True):
             self.demoted(peer, pool, rematch=rematch)
 
+    @precondition(lambda self: self.has_room(7))
+    @rule(
+        peers=st.permutations(["ann", "ben", "cat", "dan"]),
+        pool=POOLS | st.just("open:slow"),
+        offers=st.lists(st.tuples(st.integers(1, 3), st.booleans()), min_size=2, max_size=4),
+        waits=st.booleans(),
+        rematch=st.booleans(),
+    )
+    def let_lapse(
+        self, peers: list[str], pool: str, offers: list[tuple[int, bool]], waits: bool, rematch: bool
+    ) -> None:
+        """On purpose, too: one gets what others offer, does not answer in time, and comes again or waits."""
+        for number, says_so in offers:
+            self.demoted(peers[number], pool, rematch=says_so)
+        for _ in range(2):
+            self.demoted(peers[0], pool, rematch=rematch)
+            if waits:
+                self.demoted(peers[1], pool, rematch=rematch)
+            self.base_ms += TIMES.answer
+            self.play("expire")
+        self.demoted(peers[0], pool, rematch=rematch)
+
+    @precondition(lambda self: self.has_room(3))
+    @rule(peers=st.permutations(["ann", "ben", "cat", "dan"]), pool=POOLS | st.just("open:away"))
+    def turn_away(self, peers: list[str], pool: str) -> None:
+        """A bounce that may not wait, where only another offer of the bounced peer waits."""
+        self.demoted(peers[0], pool)
+        self.demoted(peers[0], pool)
+        nonce = self.demoted(peers[1], pool)
+        if nonce is not None:
+            arrival = self.arrive(peers[1], pool)
+            self.play("bounce", arrival, nonce, holder=arrival.ticket, may_wait=False)
+
     def demoted(self, peer: str, pool: str, *, rematch: bool = False) -> str | None:
         """Let a peer connect. Returns the nonce, if it is handed an offer at once."""
         arrival = self.arrive(peer, pool, rematch=rematch)
@@ -455,17 +488,26 @@ def test_redis_decides_what_the_rules_decide(redis: RedisServer, processes: int)
 
 
 MUTANTS = [
-    ("rules", "offer.peer ~= peer and offer.peer ~= unwanted and not met(", "not met("),
-    ("rules", " and not met(pool, peer, offer.peer)", ""),
-    ("rules", " and met(pool, peer, offer.peer) == 'linked'", ""),
+    ("rules", "offer.peer == peer or offer.peer == unwanted or met(", "met("),
+    ("rules", " or met(pool, peer, offer.peer) ~= how", ""),
+    ("rules", "search_among('r', 'linked')", "search_among('r', nil)"),
     ("bounce", "oldest_for(arrival, handover.initiator)", "oldest_for(arrival)"),
-    ("rules", "if found or not arrival.rematch then", "if found then"),
+    ("rules", " or arrival.rematch and search_among('r', 'linked')", ""),
+    ("rules", " or arrival.rematch and search_among", " or search_among"),
+    ("rules", "if would_lapse_again(offer, arrival) then", "if false then"),
+    ("rules", "again = again or offer", "again = offer"),
+    ("rules", "again = again or offer", ""),
+    ("rules", "arrival.place and arrival.place < offer.place", "false"),
+    ("rules", "arrival.place and arrival.place < offer.place", "arrival.place"),
+    ("rules", "(offer.lapsed and offer.ticket or offer.peer)", "offer.peer"),
+    ("rules", "(offer.lapsed or '') .. late", "late"),
+    ("rules", "release(name, handover, handover.responder)", "release(name, handover)"),
     ("rules", "    stand('q', 'r', offer)\n", ""),
     ("rules", "handover.pool == arrival.pool and ", ""),
     ("rules", " and handover.bearer == arrival.bearer", ""),
     ("rules", "if head and head < place then", "if head then"),
     ("rules", "if other.place < offer.place then", "if false then"),
-    ("rules", "  give_back(handover.ticket)\nend", "end"),
+    ("rules", "  give_back(handover.ticket, late)\nend", "end"),
     ("state", "how == 'linked' and met(", "false and met("),
     ("state", "score % 2 == 1", "false"),
     ("answer", "handover.digest ~= arrival.digest", "false"),

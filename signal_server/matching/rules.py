@@ -262,8 +262,13 @@ class Rules:
 
     # --- the parts of an event -----------------------------------------------------------------------------
 
-    def _oldest_for(self, arrival: Arrival, now_ms: int, *, unwanted: bytes | None = None) -> Offer | None:
-        """The offer that this arrival gets; not one of a peer that it is about to bounce."""
+    def _oldest_for(
+        self, arrival: Arrival, now_ms: int, *, unwanted: bytes | None = None, returned: Offer | None = None
+    ) -> Offer | None:
+        """The offer that this arrival gets; not one of a peer that it is about to bounce.
+
+        Or, if it is the arrival of an offer that has returned, the one that is matched with that.
+        """
         pool = self._pools.get(arrival.pool)
         if pool is None:
             return None
@@ -274,7 +279,7 @@ class Rules:
                 return Met.BOUNCED
             return self._pairs.met(name, arrival.peer, other, now_ms=now_ms)
 
-        return pool.oldest_for(arrival, met_by)
+        return pool.oldest_for(arrival, met_by, returned)
 
     def _wait(self, offer: Offer) -> None:
         name = offer.arrival.pool
@@ -314,7 +319,7 @@ class Rules:
         offer.nonce = None
         if offer.deadline_ms <= now_ms:
             return [self._end(offer)]
-        other = self._oldest_for(offer.arrival, now_ms)
+        other = self._oldest_for(offer.arrival, now_ms, returned=offer)
         if other is None:
             self._wait(offer)  # its deadline stands from before
             return []
@@ -358,4 +363,6 @@ class Rules:
         if handover.stage in (_Stage.ANSWERED, _Stage.WRITING):
             return self._lose(handover, nonces, now_ms)
         del self._handovers[handover.nonce]
+        if handover.offer is not None:
+            handover.offer.lapsed += (handover.responder,)
         return self._give_back(handover.offer, nonces, now_ms)

@@ -3,18 +3,22 @@
 --
 -- Who is linked with whom: the twin of signal_server/matching/rules.py, with the same names.
 
--- The place of the oldest waiting offer of a peer in one line, "p" or "q": "place ticket", or nil.
-local function head_of(line, pool, peer)
-  local own = line .. ' ' .. pool .. ' ' .. peer
+-- In a line, "p" or "q", an offer stands among those of its peer. One that somebody let lapse is not for all
+-- alike, so it stands alone, and hides no other one of its peer.
+local function stand_of(line, offer)
+  return line .. ' ' .. offer.pool .. ' ' .. (offer.lapsed and offer.ticket or offer.peer)
+end
+
+-- The place of the oldest offer that stands there: "place ticket", or nil.
+local function head_of(own)
   local head = first(INDEX, own, 1)[1]
   return head and head:sub(#own + 2)
 end
 
 -- Put a waiting offer in a line, and at its head if it is the oldest of its peer there.
 local function stand(line, heads, offer)
-  local place = offer.place .. ' ' .. offer.ticket
-  local head = head_of(line, offer.pool, offer.peer)
-  local waiting = line .. ' ' .. offer.pool .. ' ' .. offer.peer .. ' ' .. place
+  local place, own = offer.place .. ' ' .. offer.ticket, stand_of(line, offer)
+  local head, waiting = head_of(own), own .. ' ' .. place
   if head and head < place then
     redis.call('ZADD', INDEX, 0, waiting)
   else
@@ -26,10 +30,9 @@ local function stand(line, heads, offer)
 end
 
 local function step_out(line, heads, offer)
-  local place = offer.place .. ' ' .. offer.ticket
-  local waiting = line .. ' ' .. offer.pool .. ' ' .. offer.peer .. ' ' .. place
-  if redis.call('ZREM', INDEX, waiting, heads .. ' ' .. offer.pool .. ' ' .. place) == 2 then
-    local head = head_of(line, offer.pool, offer.peer)
+  local place, own = offer.place .. ' ' .. offer.ticket, stand_of(line, offer)
+  if redis.call('ZREM', INDEX, own .. ' ' .. place, heads .. ' ' .. offer.pool .. ' ' .. place) == 2 then
+    local head = head_of(own)
     if head then
       redis.call('ZADD', INDEX, 0, heads .. ' ' .. offer.pool .. ' ' .. head)
     end
@@ -76,19 +79,37 @@ local function search(heads, pool, suits)
   end
 end
 
+local function has_lapsed(offer, peer)
+  return offer.lapsed and offer.lapsed:find(peer .. ' ', 1, true)
+end
+
+-- Would the responder get what it let lapse before? The older of two requests is the offer.
+local function would_lapse_again(offer, arrival)
+  if arrival.place and arrival.place < offer.place then -- it is an offer that has returned
+    return has_lapsed(arrival, offer.peer)
+  end
+  return has_lapsed(offer, arrival.peer)
+end
+
 -- The oldest waiting offer of another peer that this one has not met, nor is about to bounce. Where there is
--- none, and both say REMATCH, the oldest of one that it was linked with.
+-- none, and both say REMATCH, the oldest of one that it was linked with. What a peer let lapse, because it did
+-- not answer in time, it gets again only if there is no other.
 local function oldest_for(arrival, unwanted)
   local pool, peer = arrival.pool, arrival.peer
-  local found = search('h', pool, function(offer)
-    return offer.peer ~= peer and offer.peer ~= unwanted and not met(pool, peer, offer.peer)
-  end)
-  if found or not arrival.rematch then
-    return found
+  local again
+  local function search_among(heads, how)
+    return search(heads, pool, function(offer)
+      if offer.peer == peer or offer.peer == unwanted or met(pool, peer, offer.peer) ~= how then
+        return false
+      end
+      if would_lapse_again(offer, arrival) then
+        again = again or offer
+        return false
+      end
+      return true
+    end)
   end
-  return search('r', pool, function(offer)
-    return offer.peer ~= peer and offer.peer ~= unwanted and met(pool, peer, offer.peer) == 'linked'
-  end)
+  return search_among('h', nil) or arrival.rematch and search_among('r', 'linked') or again
 end
 
 -- The parts of an event --------------------------------------------------------------------------------------
@@ -132,11 +153,15 @@ local function connect(arrival, may_wait)
   end
 end
 
--- Put an offer back in its place, and match it at once with another that waits.
-local function give_back(ticket)
+-- Put an offer back in its place, and match it at once with another that waits; `late` is the peer that had it,
+-- if it did not answer in time.
+local function give_back(ticket, late)
   local offer = ticket ~= '' and offer_of(ticket)
   if not offer then
     return
+  end
+  if late then
+    offer.lapsed = (offer.lapsed or '') .. late .. ' '
   end
   if offer.deadline <= NOW then
     delete_offer(offer)
@@ -171,10 +196,10 @@ local function lose(nonce, handover)
   end
 end
 
--- A `DEMOTE` that was not written: its offer goes back.
-local function release(nonce, handover)
+-- A `DEMOTE` that was not written, or not answered in time: its offer goes back.
+local function release(nonce, handover, late)
   delete_handover(nonce)
-  give_back(handover.ticket)
+  give_back(handover.ticket, late)
 end
 
 local function withdraw(ticket, unless_offered)
@@ -226,7 +251,7 @@ local function expire(most)
     elseif handover and handover.stage == 'answered' then
       lose(name, handover)
     elseif handover then
-      release(name, handover)
+      release(name, handover, handover.responder)
     end
   end
   return most

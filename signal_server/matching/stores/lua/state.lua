@@ -16,10 +16,11 @@
 --       6 DUE        sorted set: "nonce n" and "ticket t", by the time at which it runs out; and "ticket l" of
 --                    one whose LEAVE came before it
 --       7 INDEX      sorted set: "o owner ticket", all offers
---                                "p pool peer place ticket", those that wait
---                                "h pool place ticket", the oldest of them of each peer
+--                                "p pool peer place ticket", those that wait; one that somebody let lapse has its
+--                                ticket in place of its peer
+--                                "h pool place ticket", the oldest of them of each peer, and each that lapsed
 --                                "q pool peer place ticket", those that wait and say REMATCH
---                                "r pool place ticket", the oldest of these of each peer
+--                                "r pool place ticket", the oldest of these of each peer, and each that lapsed
 --       8 PAIRS      sorted set: "pool peer peer", by twice the time at which it is forgotten, and 1 more if
 --                    one of them bounced the other's offer
 --       9 MAIL       sorted set: "owner number delivery", what an owner has not fetched yet
@@ -38,7 +39,10 @@
 
 -- The fields of each record, by which it is packed and unpacked.
 local ARRIVAL = { 'ticket', 'pool', 'peer', 'bearer', 'digest', 'wait', 'rematch', 'named' }
-local OFFER = { 'ticket', 'pool', 'peer', 'bearer', 'owner', 'place', 'deadline', 'nonce', 'rematch' }
+local OFFER = {
+  'ticket', 'pool', 'peer', 'bearer', 'owner', 'place', 'deadline', 'nonce', 'rematch',
+  'lapsed', -- "peer peer ": those that had it and did not answer in time, or nil
+}
 local REPLIER = { 'ticket', 'owner', 'peer', 'bearer', 'rematch' }
 local HANDOVER = {
   'pool', 'initiator', 'responder', 'bearer',
