@@ -10,7 +10,7 @@
 | `restart SECONDS` | as `cut`, and the server is started anew meanwhile |
 
 It prints for each how long after the path's return both pages had the link again. A and B are `chromium`,
-`firefox` or `node-datachannel`. Signed peers have keys of openpgp.js; `--redis`: the server has two workers.
+`firefox`, or in Node `node-datachannel` or `@roamhq/wrtc`. Signed peers have keys of openpgp.js; `--redis`: the server has two workers.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ from redis_server import RedisServer
 from tabs import ARGUMENTS, CHROMIUM, QuietHandler, bundle
 from two_paths import ADDRESS, TwoPaths
 
+NODES = ("node-datachannel", "@roamhq/wrtc")
 FIREFOX = "/usr/bin/firefox-esr"
 PATIENCE = 25  # s
 
@@ -155,7 +156,7 @@ class Lab:
     """Two homes with a browser each, and a server.
 
     Args:
-        browsers: of A and of B, `chromium`, `firefox` or `node-datachannel`.
+        browsers: of A and of B, see above.
         settings: of the server.
         redis: the server has two workers and a Redis.
     """
@@ -181,8 +182,8 @@ class Lab:
             playwright = stack.enter_context(sync_playwright())
             self.homes = []
             for name, browser in zip("ab", self._browsers, strict=True):
-                if browser == "node-datachannel":
-                    process = stack.enter_context(node(self.world, name, folder))
+                if browser in NODES:
+                    process = stack.enter_context(node(self.world, name, folder, browser))
                     self.homes.append(NodeHome(name, process, self.url))
                     continue
                 start = firefox if browser == "firefox" else chromium
@@ -300,8 +301,8 @@ def firefox(world: TwoPaths, home: str, folder: Path, url: str, _: Playwright) -
 
 
 @contextlib.contextmanager
-def node(world: TwoPaths, home: str, folder: Path) -> Iterator[subprocess.Popen[str]]:
-    """Node with node-datachannel, which resumes with a certificate from files."""
+def node(world: TwoPaths, home: str, folder: Path, name: str) -> Iterator[subprocess.Popen[str]]:
+    """Node with this WebRTC. node-datachannel resumes with a certificate from files."""
     files = [folder / f"{home}.pem", folder / f"{home}.key"]
     command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
     command += ["-subj", "/CN=peer", "-days", "2", "-out", str(files[0]), "-keyout", str(files[1])]
@@ -313,6 +314,7 @@ def node(world: TwoPaths, home: str, folder: Path) -> Iterator[subprocess.Popen[
         f"{world.prefix}{home}",
         "node",
         "tests/browser/node-resume.js",
+        name,
         *map(str, files),
     ]
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
@@ -333,7 +335,7 @@ def connect(world: TwoPaths, home: str, process: subprocess.Popen[bytes]) -> soc
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     for side in ("--a", "--b"):
-        parser.add_argument(side, default="chromium", choices=["chromium", "firefox", "node-datachannel"])
+        parser.add_argument(side, default="chromium", choices=["chromium", "firefox", *NODES])
     parser.add_argument("--kind", default="native")
     parser.add_argument("--signed", action="store_true")
     parser.add_argument("--redis", action="store_true")

@@ -38,6 +38,7 @@ const LOST_AFTER = 3000; // without a way to the other side; until then it often
 const RESUME_HOLD = 5000; // a request that waits over a broken path would not notice that there is a new one
 const LISTEN_EVERY = 1000;
 const SILENT_AFTER = 8000; // browsers ask each other every 5 s at the latest whether they are there
+const CONSENT_FOR = 35_000; // WebRTC gives up after 30 s without a reply: what is connected later has had one
 const GOODBYE_WITHIN = 1000;
 const NAMESPACE_FRESH = 50 * 60_000; // the server takes a SIGNED_NAMESPACE for an hour; clocks differ
 const SERVER_CLOCK = 60_000;
@@ -1196,9 +1197,10 @@ export class Link extends Target {
     const options = { ...this.#search.options, ...asked, namespace: room };
     const search = new Search(this.#search.url, options, { former: this.#former });
     const meeting = await search.run().catch(() => null);
+    this.#isOpening = false;
+    if (!meeting) await this.#oldPath(old, resuming, look);
     clearTimeout(timer);
     this.#resuming = undefined;
-    this.#isOpening = false;
     if (this.#isOver || (!meeting && !old.isConnected)) {
       meeting?.end.close();
       return this.close();
@@ -1209,6 +1211,23 @@ export class Link extends Target {
       this.dispatchEvent?.(new Event("resumed"));
     }
     this.#search.state("linked");
+  }
+
+  /**
+   * Where no new link can be made, as by a WebRTC that keeps no certificate, the old path may come back still.
+   *
+   * @param {End} old
+   * @param {AbortController} resuming aborted when it is back, or when the time is over
+   * @param {() => void} look
+   */
+  async #oldPath(old, resuming, look) {
+    const { signal } = resuming;
+    const over = new Promise(resolve => signal.addEventListener("abort", resolve));
+    old.onlost = () => old.hasFailed && resuming.abort();
+    old.onlost();
+    look();
+    if (!signal.aborted) await over;
+    old.onlost = () => void this.#resume(old);
   }
 }
 
@@ -1448,26 +1467,67 @@ function listenFor(peer, told) {
   let heardAt = Date.now();
   let asked = 0; // since then; a tab that sleeps does not ask
   let isSilent = false;
-  const timer = setInterval(async () => {
-    const count = await receivedBy(peer).catch(() => 0);
-    if (count === 0) return; // there are no such counts
+  /** @type {Promise<() => boolean> | undefined} */ let address;
+  let goneAt = Infinity;
+  const look = async () => {
+    const received = await receivedBy(peer).catch(() => undefined);
+    if (!received) return;
+    const { replies, bytes } = received;
+    const count = replies + bytes;
     asked = count === heardSoFar ? asked + 1 : 0;
     if (asked === 0) heardAt = Date.now();
     heardSoFar = count;
     const wasSilent = isSilent;
-    isSilent = asked > 5 && Date.now() - heardAt >= SILENT_AFTER;
+    if (replies > 0) {
+      isSilent = asked > 5 && Date.now() - heardAt >= SILENT_AFTER;
+    } else {
+      const isThere = await (address ??= ownAddress(peer).catch(() => () => true));
+      if (!isThere()) goneAt = Math.min(goneAt, Date.now());
+      else if (Date.now() - goneAt < SILENT_AFTER) goneAt = Infinity; // the path may be as good as ever
+      isSilent = heardAt <= goneAt && goneAt < Infinity && Date.now() - goneAt < CONSENT_FOR;
+    }
     if (isSilent !== wasSilent) told(isSilent);
-  }, LISTEN_EVERY);
+  };
+  const timer = setInterval(look, LISTEN_EVERY);
+  void look();
   return () => clearInterval(timer);
 }
 
-/** @param {RTCPeerConnection} peer @returns {Promise<number>} bytes, and replies to the browser's own questions */
+/** @param {RTCPeerConnection} peer replies to its own questions, and bytes of data */
 async function receivedBy(peer) {
-  let count = 0;
-  (await peer.getStats()).forEach(({ type, responsesReceived, bytesReceived = 0 }) => {
-    if (type === "candidate-pair" && responsesReceived) count += responsesReceived + bytesReceived;
+  const count = { replies: 0, bytes: 0 };
+  (await peer.getStats()).forEach(({ type, responsesReceived = 0, bytesReceived = 0 }) => {
+    if (type !== "candidate-pair") return;
+    count.replies += responsesReceived;
+    count.bytes += bytesReceived;
   });
   return count;
+}
+
+/**
+ * libdatachannel counts no replies, and notices only after 13 s that the network card has gone (after 30 s if nothing is
+ * said). Node knows it at once. A socket that sends nothing tells which of its addresses leads to the other side.
+ *
+ * @param {RTCPeerConnection} peer
+ * @returns {Promise<() => boolean>} whether that address is there still, as far as we know
+ */
+async function ownAddress(peer) {
+  const [os, dgram] = ["os", "dgram"].map(name => /** @type {any} */ (globalThis).process?.getBuiltinModule?.(name));
+  const stats = await peer.getStats();
+  let theirs = "";
+  stats.forEach(({ type, state, nominated, remoteCandidateId }) => {
+    if (type !== "candidate-pair" || state !== "succeeded" || !nominated) return;
+    const { address, ip } = /** @type {any} */ (stats).get(remoteCandidateId) ?? {};
+    theirs = address ?? ip ?? theirs;
+  });
+  if (!os || !dgram || !theirs) return () => true;
+  const socket = dgram.createSocket(theirs.includes(":") ? "udp6" : "udp4");
+  const ours = await new Promise((resolve, reject) => {
+    socket.once("error", reject);
+    socket.connect(9, theirs, () => resolve(socket.address().address));
+  }).finally(() => socket.close());
+  const isThere = () => Object.values(os.networkInterfaces()).flat().some(({ address }) => address === ours);
+  return isThere() ? isThere : () => true;
 }
 
 /** @param {RTCPeerConnection} peer @returns {Signal | undefined} with what it has gathered */
