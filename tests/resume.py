@@ -10,7 +10,8 @@
 | `restart SECONDS` | as `cut`, and the server is started anew meanwhile |
 
 It prints for each how long after the path's return both pages had the link again. A and B are `chromium`,
-`firefox`, or in Node `node-datachannel` or `@roamhq/wrtc`. Signed peers have keys of openpgp.js; `--redis`: the server has two workers.
+`firefox`, or in Node `node-datachannel` or `@roamhq/wrtc`. Signed peers have keys of openpgp.js; `--redis`:
+the server has two workers.
 """
 
 from __future__ import annotations
@@ -128,8 +129,9 @@ class NodeHome(Home):
 
     def _read(self) -> None:
         assert self._process.stdout
-        for line in self._process.stdout:
-            self._seen.append(json.loads(line))
+        with contextlib.suppress(ValueError):  # closed at the end
+            for line in self._process.stdout:
+                self._seen.append(json.loads(line))
 
     def _tell(self, **what: Any) -> None:
         assert self._process.stdin
@@ -319,8 +321,10 @@ def node(world: TwoPaths, home: str, folder: Path, name: str) -> Iterator[subpro
     ]
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, cwd=ROOT, **pipes) as process:
-        yield process
-        process.kill()
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def connect(world: TwoPaths, home: str, process: subprocess.Popen[bytes]) -> socket.socket:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import itertools
 import os
 import re
 import subprocess
@@ -33,12 +34,14 @@ table inet firewall {
 }"""
 """With it, nobody hears a peer that comes from a new address."""
 
+_numbers = itertools.count()
+
 
 class TwoPaths:
     """The namespaces, from `__enter__` to `__exit__`: `server`, and the homes `a` and `b`, on one network."""
 
     def __init__(self) -> None:
-        self.prefix = f"paths{os.getpid()}-"
+        self.prefix = f"paths{os.getpid()}-{next(_numbers)}-"
 
     def __enter__(self) -> TwoPaths:
         remove_abandoned()

@@ -15,7 +15,7 @@
 // All in milliseconds.
 const GATHER = 1500;
 const GATHER_QUIET = [100, 300]; // what is needed has been gathered, and nothing new came for as long as that took
-const GATHER_ALL = 10; // the same, where nothing more can come
+const GATHER_ALL = 10; // the least, where nothing more can come: all of the computer's own addresses are known by then
 const GATHER_SRFLX = 600; // a STUN server is asked at once and after 250 ms, and has answered if it will
 const ANSWER_WITHIN = 5000; // a server's ANSWER_TIMEOUT, if it does not tell its own
 const OPEN_WITHIN = 5000; // no link that opened took longer than 2.1 s; DTLS sends its flights again after 1 and 3 s
@@ -1425,7 +1425,8 @@ function gathered(peer, { config: { iceServers = [] }, gather, roundTrip, isSpar
     };
     const quiet = () => {
       const isAll = wanted === "srflx" && addresses === 1 && urls.length > 0 && answered.size === urls.length;
-      if (isAll || isSpare) return GATHER_ALL;
+      if (isAll) return Math.max(0, GATHER_ALL - (Date.now() - startedAt));
+      if (isSpare) return GATHER_ALL;
       return needed === "host" ? most : Math.min(most, Math.max(least, Date.now() - startedAt));
     };
     const look = () => peer.iceGatheringState === "complete" && end();
