@@ -506,6 +506,7 @@ class Machine(RuleBasedStateMachine):
         counts = self.rules.statistics()
         assert counts["waiting"] == sum(map(self.is_waiting, self.open.values()))
         assert counts["handovers"] == len(self.handed)
+        assert len(self.rules.deadlines) == counts["waiting"] + counts["handovers"], "one for each"
 
     def teardown(self) -> None:
         """After all deadlines nothing is left."""
@@ -514,6 +515,7 @@ class Machine(RuleBasedStateMachine):
             self.tick()
         self.rules.sweep(now_ms=self.now_ms)
         assert self.open == {}
+        assert self.rules.is_empty()
         assert self.rules.statistics() == dict.fromkeys(self.rules.statistics(), 0)
 
     # --- the model's own rules -----------------------------------------------------------------------------

@@ -621,13 +621,29 @@ def test_a_match_steps_over_what_it_let_lapse_and_not_over_the_peer_that_offered
 
 def test_deadlines_come_in_the_order_of_their_times() -> None:
     deadlines = Deadlines()
-    entries = [(when, number, f"{number} at {when}") for number, when in enumerate((5, 9, 2, 7, 9, 1, 5, 3))]
-    for entry in entries:
-        deadlines.add(entry[1] % 3, entry)
+    for number, when_ms in enumerate((5, 9, 2, 7, 9, 1, 5, 3)):
+        deadlines.add(number % 3, f"{number} at {when_ms}", when_ms)
     assert deadlines.first_ms == 1
-    taken = [name for _, _, name in deadlines.take(8)]
-    assert taken == ["5 at 1", "2 at 2", "7 at 3", "0 at 5", "6 at 5", "3 at 7"]
+    deadlines.drop(2, "5 at 1")
+    deadlines.drop(1, "7 at 3")
+    deadlines.drop(0, "unknown")
+    assert deadlines.take(8) == ["2 at 2", "0 at 5", "6 at 5", "3 at 7"]
     assert deadlines.first_ms == 9
-    assert [name for _, _, name in deadlines.take(9)] == ["1 at 9", "4 at 9"]
+    assert deadlines.take(9) == ["1 at 9", "4 at 9"]
     assert deadlines.take(10**9) == []
     assert deadlines.first_ms > 10**9
+    assert not len(deadlines)
+
+
+def test_a_deadline_that_was_dropped_and_comes_again_counts_once() -> None:
+    deadlines = Deadlines()
+    deadlines.add(0, "later", 9)
+    for when_ms in (5, 3, 5):
+        deadlines.add(0, "again", when_ms)
+        deadlines.drop(0, "again")
+    assert deadlines.take(8) == []
+    deadlines.add(0, "again", 8)
+    deadlines.drop(0, "again")
+    deadlines.add(0, "again", 8)
+    assert deadlines.take(9) == ["again", "later"]
+    assert not len(deadlines)

@@ -20,8 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_s
 
 import signal_server.matching.stores.redis_scripts as redis_scripts
 from redis_server import RedisServer
-from signal_server.matching.deadlines import Due
-from signal_server.matching.rules import Rules, Times
+from signal_server.matching.rules import Times
 from signal_server.matching.stores.base import LEAVE_SECONDS, Name, Outcome
 from signal_server.matching.stores.memory import MemoryStore
 from signal_server.matching.stores.redis import RedisStore
@@ -39,15 +38,6 @@ FOR_EVER = 10**9
 PEERS = st.sampled_from(["ann", "ben", "cat", "dan", "eve"])
 POOLS = st.sampled_from(["open:", "open:chess"])
 NAMES = ["red", "green"]
-
-
-def counts(rules: Rules, due: Due) -> bool:
-    """Is this still the deadline of what it names? An offer that is out ends when it returns."""
-    _, number, name = due
-    handover, offer = rules._handovers.get(name), rules._offers.get(name)
-    if handover is not None:
-        return handover.due == number
-    return offer is not None and offer.nonce is None
 
 
 class Machine(RuleBasedStateMachine):
@@ -390,9 +380,9 @@ class Machine(RuleBasedStateMachine):
                 self.claimers[each.reply.nonce] = self.tickets[each.ticket]
 
     def next_due_ms(self) -> int | None:
-        rules = self.model._rules
-        entries = itertools.chain(*rules.deadlines._queues, rules.deadlines._early)
-        return min((due[0] for due in entries if counts(rules, due)), default=None)
+        deadlines = self.model._rules.deadlines
+        entries = itertools.chain(*(each.values() for each in (*deadlines._queues, deadlines._early)))
+        return min(entries, default=None)
 
     def nonces(self) -> st.SearchStrategy[str]:
         """One that was given to somebody, most often one that is good still."""

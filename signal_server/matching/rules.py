@@ -72,7 +72,7 @@ class _Handover:
     responder: bytes
     bearer: bytes
     offer: Offer | None  # None: the initiator has left, or was answered
-    due: int = 0  # the number of its only entry among the deadlines that counts
+    term: int = deadlines.ANSWER  # of its deadline
     stage: _Stage = _Stage.OFFERED
     digest: bytes = b""
     repliers: list[Arrival] = field(default_factory=list)  # the answer, and repeats while it is on its way
@@ -94,7 +94,7 @@ class Rules:
         self._handovers: dict[str, _Handover] = {}  # by nonce
         self._pairs = PairMemory()
         self.deadlines = Deadlines()
-        self._last_number = 0
+        self._last_place = 0
 
     # --- events --------------------------------------------------------------------------------------------
 
@@ -106,15 +106,14 @@ class Rules:
         """
         found = self._oldest_for(arrival, now_ms)
         if found is not None:
-            self._remove(found)
+            self._stop_waiting(found)
             return [self._hand_over(found, arrival, nonces, now_ms)]
         if not may_wait:
             return [Delivery(arrival.ticket, Reply(NO_PEER))]
-        self._last_number += 1
-        offer = Offer(arrival, self._last_number, now_ms + arrival.wait_ms)
+        self._last_place += 1
+        offer = Offer(arrival, self._last_place, now_ms + arrival.wait_ms)
         self._offers[arrival.ticket] = offer
         self._wait(offer)
-        self.deadlines.add(deadlines.WAIT, (offer.deadline_ms, offer.place, arrival.ticket))
         return []
 
     def answer(self, arrival: Arrival, nonce: str, *, nonces: Nonces, now_ms: int) -> list[Delivery] | None:
@@ -137,7 +136,7 @@ class Rules:
             return []
         offer, handover.offer = handover.offer, None
         if offer is None:
-            del self._handovers[handover.nonce]
+            self._delete(handover)
             return self.connect(arrival, may_wait=False, nonces=nonces, now_ms=now_ms)
         ticket = offer.arrival.ticket
         del self._offers[ticket]
@@ -160,7 +159,7 @@ class Rules:
             return None
         if not may_wait and self._oldest_for(arrival, now_ms, unwanted=handover.initiator) is None:
             return [Delivery(arrival.ticket, Reply(NO_PEER))]
-        del self._handovers[handover.nonce]
+        self._delete(handover)
         self._remember(handover, Met.BOUNCED, now_ms)
         if not may_wait:  # first, lest the returned offer takes the one that was found
             matched = self.connect(arrival, may_wait=False, nonces=nonces, now_ms=now_ms)
@@ -173,7 +172,7 @@ class Rules:
         handover = self._handovers.get(nonce)
         if handover is None or handover.stage is not _Stage.OFFERED:
             return []
-        del self._handovers[handover.nonce]
+        self._delete(handover)
         return self._give_back(handover.offer, nonces, now_ms)
 
     def claim(self, nonce: str) -> bool:
@@ -210,7 +209,7 @@ class Rules:
         if offer is None or (unless_offered and offer.nonce is not None):
             return False
         if offer.nonce is None:
-            self._remove(offer)
+            self._stop_waiting(offer)
         else:
             # The nonce stays a ticket past the limits until its time is over.
             self._handovers[offer.nonce].offer = None
@@ -222,15 +221,14 @@ class Rules:
         deliveries: list[Delivery] = []
         if now_ms < self.deadlines.first_ms:
             return deliveries
-        for _, number, name in self.deadlines.take(now_ms):
+        for name in self.deadlines.take(now_ms):
             handover = self._handovers.get(name)
             if handover is not None:
-                if handover.due == number:  # else it has another one by now
-                    deliveries += self._expire_handover(handover, nonces, now_ms)
+                deliveries += self._expire_handover(handover, nonces, now_ms)
                 continue
             offer = self._offers.get(name)
-            if offer is not None and offer.nonce is None:  # one that is out ends when it returns
-                self._remove(offer)
+            if offer is not None and offer.nonce is None:  # else another one that returned just now met it
+                self._stop_waiting(offer)
                 deliveries.append(self._end(offer))
         return deliveries
 
@@ -287,8 +285,10 @@ class Rules:
         if pool is None:
             pool = self._pools[name] = Pool()
         pool.add(offer)
+        self.deadlines.add(deadlines.WAIT, offer.arrival.ticket, offer.deadline_ms)
 
-    def _remove(self, offer: Offer) -> None:
+    def _stop_waiting(self, offer: Offer) -> None:
+        self.deadlines.drop(deadlines.WAIT, offer.arrival.ticket)
         pool = self._pools[offer.arrival.pool]
         pool.remove(offer)
         if pool.is_empty():
@@ -309,7 +309,7 @@ class Rules:
             nonce, responder.pool, offer.arrival.peer, responder.peer, responder.bearer, offer
         )
         self._handovers[nonce] = handover
-        self._set_deadline(handover, deadlines.ANSWER, now_ms + self._times.answer)
+        self.deadlines.add(deadlines.ANSWER, nonce, now_ms + self._times.answer)
         return Delivery(responder.ticket, Reply(DEMOTE, nonce, offer.arrival.signal))
 
     def _give_back(self, offer: Offer | None, nonces: Nonces, now_ms: int) -> list[Delivery]:
@@ -321,9 +321,9 @@ class Rules:
             return [self._end(offer)]
         other = self._oldest_for(offer.arrival, now_ms, returned=offer)
         if other is None:
-            self._wait(offer)  # its deadline stands from before
+            self._wait(offer)
             return []
-        self._remove(other)
+        self._stop_waiting(other)
         older, younger = (offer, other) if offer.place < other.place else (other, offer)
         arrival = younger.arrival
         del self._offers[arrival.ticket]
@@ -336,7 +336,7 @@ class Rules:
 
     def _lose(self, handover: _Handover, nonces: Nonces, now_ms: int) -> list[Delivery]:
         """The initiator is gone: the peer that answered it gets the next offer, or none."""
-        del self._handovers[handover.nonce]
+        self._delete(handover)
         return [
             delivery
             for each in handover.repliers
@@ -355,14 +355,18 @@ class Rules:
         )
 
     def _set_deadline(self, handover: _Handover, term: int, when_ms: int) -> None:
-        self._last_number += 1
-        handover.due = self._last_number
-        self.deadlines.add(term, (when_ms, handover.due, handover.nonce))
+        self.deadlines.drop(handover.term, handover.nonce)
+        self.deadlines.add(term, handover.nonce, when_ms)
+        handover.term = term
+
+    def _delete(self, handover: _Handover) -> None:
+        del self._handovers[handover.nonce]
+        self.deadlines.drop(handover.term, handover.nonce)
 
     def _expire_handover(self, handover: _Handover, nonces: Nonces, now_ms: int) -> list[Delivery]:
         if handover.stage in (_Stage.ANSWERED, _Stage.WRITING):
             return self._lose(handover, nonces, now_ms)
-        del self._handovers[handover.nonce]
+        self._delete(handover)
         if handover.offer is not None:
             handover.offer.lapsed += (handover.responder,)
         return self._give_back(handover.offer, nonces, now_ms)
