@@ -447,6 +447,16 @@ class StoreContract:
             world.after(ms)
         assert told == [f"signal of {peer}" for peer in ("ann", "cat", "dan", "ann")]
 
+    def test_of_what_lapsed_a_friend_comes_last(self, world: World) -> None:
+        world.bounced("ann", "cat")
+        world.pair("ann", "ben")
+        world.connect("ann", rematch=True)
+        assert world.connect("ben", rematch=True).own.reply.signal == "signal of ann"
+        world.connect("cat", rematch=True)
+        assert world.connect("ben", rematch=True).own.reply.signal == "signal of cat"
+        world.after(TIMES.answer)
+        assert world.connect("ben", rematch=True).own.reply.signal == "signal of cat"
+
     def test_what_was_not_written_or_bounced_did_not_lapse(self, world: World) -> None:
         world.bounced("ann", "cat")
         _, nonce = world.handover("ann", "ben")

@@ -122,7 +122,6 @@ MUTANTS = [
     (pool, "if found is None and others:", "if others:"),
     (pool, "min(others)", "max(others)"),
     (pool, "others.append((lapsed, met is", "others.append((False, met is"),
-    (pool, "others.append((lapsed, met is Met.LINKED, ", "others.append((lapsed, False, "),
     (pool, "return arrival.peer in offer.lapsed", "return False"),
     (pool, "return offer.arrival.peer in returned.lapsed", "return False"),
     (pool, "if returned is None or offer.place < returned.place:", "if returned is None:"),

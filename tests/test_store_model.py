@@ -487,7 +487,6 @@ MUTANTS = [
     ("rules", "if would_lapse_again(offer, arrival) then", "if false then"),
     ("rules", "again = again or offer", "again = offer"),
     ("rules", "again = again or offer", ""),
-    ("rules", "arrival.place and arrival.place < offer.place", "false"),
     ("rules", "arrival.place and arrival.place < offer.place", "arrival.place"),
     ("rules", "(offer.lapsed and offer.ticket or offer.peer)", "offer.peer"),
     ("rules", "(offer.lapsed or '') .. late", "late"),
