@@ -28,7 +28,7 @@ TESTS = {
     "rules.py": RULES,
     "pool.py": RULES,
     "matcher.py": ["test_matcher.py"],
-    "limits.py": ["test_counts.py -k memory"],
+    "limits.py": ["test_matcher.py", "test_counts.py -k memory"],
 }
 """For each module its tests, the quick ones first."""
 
