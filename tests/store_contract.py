@@ -313,6 +313,13 @@ class StoreContract:
         assert world.after(TIMES.answer - 1) == []
         assert [(each.ticket, each.reply.type) for each in world.after(1)] == [(held.ticket, NO_PEER)]
 
+    def test_an_offer_that_returns_at_the_end_of_its_time_meets_nobody(self, world: World) -> None:
+        held = world.connect("ann", wait_ms=TIMES.answer)
+        world.connect("ben")
+        world.connect("cat")
+        (told,) = world.after(TIMES.answer)
+        assert (told.ticket, told.reply.type) == (held.ticket, NO_PEER)
+
     def test_a_pair_is_remembered_and_forgotten(self, world: World) -> None:
         world.pair("ann", "ben")
         assert world.connect("ben").outcome.deliveries == []
