@@ -357,6 +357,15 @@ def test_a_bounce_takes_its_place_first_and_an_answer_none(redis: RedisServer) -
     assert kind(desk.ask("ann", "bad nonce", bounce=True)) == "RateLimited held"
 
 
+def test_a_bounce_for_which_there_is_no_place_changes_nothing(redis: RedisServer) -> None:
+    desk = shared(redis, most=1)
+    held, nonce = desk.demoted("ben", "ann")
+    assert desk.ask("ann").has_place
+    assert kind(desk.ask("ann", nonce, bounce=True)) == "RateLimited held"
+    assert kind(desk.ask("ann", nonce)) == ""
+    assert kind(held) == ANSWER
+
+
 def test_what_another_process_decides_reaches_who_waits_here(redis: RedisServer) -> None:
     one, other = shared(redis), shared(redis)
     held = one.ask("ann")
