@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -13,7 +14,7 @@ from limits import parse
 from live import eventually
 from redis_server import RedisServer
 from signal_server.errors import RateLimited
-from signal_server.matching.limits import Limits, MemoryLimits
+from signal_server.matching.limits import Limits, MemoryLimits, Windows
 from signal_server.matching.stores.redis_client import Servers
 from signal_server.matching.stores.redis_counts import RedisLimits
 from signal_server.settings import Settings
@@ -203,3 +204,94 @@ def test_counts_fall_back_to_the_process() -> None:
         assert refused(lambda: limits.count_connect(b"q")) == ("pair", 60), "it was counted here, too"
         assert limits.take_place(b"a", "two"), "each process keeps to its own count meanwhile"
         limits.leave_place(b"a", "two")
+
+
+class Clock:
+    """Seconds, which stand still."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+class TestWindows:
+    """Those of a process, by a clock."""
+
+    @pytest.mark.parametrize("hits", [1, 3])
+    def test_a_window_lasts_to_its_end_whenever_others_begin(self, clock: Clock, hits: int) -> None:
+        windows = Windows(hits, 10, "name", clock)
+        begun = {}
+        for number in range(100):  # a window each 0.7 s, so they end before and after every turn
+            key = b"%d" % number
+            for _ in range(hits):
+                windows.hit(key)
+            begun[key] = clock.now
+            clock.now += 0.7
+            for other, since in begun.items():
+                left = since + 10 - clock.now
+                if left > 0.001:
+                    assert refused(lambda: windows.check(other)) == ("name", math.ceil(left))  # noqa: B023
+                    assert refused(lambda: windows.hit(other)) == ("name", math.ceil(left))  # noqa: B023
+                else:
+                    windows.check(other)
+
+    def test_a_window_ends_to_the_millisecond(self, clock: Clock) -> None:
+        windows = Windows(1, 10, "name", clock)
+        windows.check(b"a")
+        windows.hit(b"a")
+        clock.now += 9.999
+        for ask in (windows.check, windows.hit):
+            assert refused(lambda: ask(b"a")) == ("name", 1)  # noqa: B023
+        clock.now += 0.001
+        windows.check(b"a")
+        windows.hit(b"a")
+        assert refused(lambda: windows.hit(b"a")) == ("name", 10)
+
+    def test_windows_that_have_ended_are_forgotten(self, clock: Clock) -> None:
+        windows = Windows(1, 10, "name", clock)
+        for number in range(1000):
+            windows.hit(b"%d" % number)
+            clock.now += 0.1
+            assert len(windows) <= 201
+        assert len(windows) > 100
+        clock.now += 20
+        windows.hit(b"a")
+        assert len(windows) == 1
+
+    def test_the_window_of_the_last_hit_is_as_long(self, clock: Clock) -> None:
+        windows = Windows(1, 10, "name", clock)
+        for _ in range(5):
+            windows.restart(b"a")
+            clock.now += 9
+            assert refused(lambda: windows.check(b"a")) == ("name", 1)
+        clock.now += 1
+        windows.check(b"a")
+        windows.restart(b"b")
+        assert len(windows) <= 2
+
+    def test_what_is_taken_back_was_never_hit(self, clock: Clock) -> None:
+        windows = Windows(2, 10, "name", clock)
+        windows.take_back(b"nobody")
+        assert len(windows) == 0
+        windows.hit(b"other")
+        clock.now += 9
+        windows.hit(b"a")
+        windows.hit(b"a")
+        clock.now += 2
+        windows.hit(b"b")  # by when that of a is one of the old
+        windows.take_back(b"a")
+        windows.check(b"a")
+        windows.hit(b"a")
+        assert refused(lambda: windows.check(b"a")) == ("name", 8)
+        for _ in range(3):
+            windows.take_back(b"a")
+        for _ in range(2):
+            windows.hit(b"a")
+        assert refused(lambda: windows.hit(b"a")) == ("name", 8)
