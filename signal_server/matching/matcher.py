@@ -61,7 +61,7 @@ class Matcher:
             self._hold(ticket)
 
     def _take_name(self, ticket: Ticket) -> bool:
-        """Returns False if the request's LEAVE came before it."""
+        """Returns False if the request has ended, as by a LEAVE that came before it."""
         taken = self._store.take_name(ticket.name, ticket.leaver, ticket.ticket, ticket.pool)
         if taken is not Name.TAKEN:
             ticket.name = ""  # not this one's to drop
@@ -69,8 +69,7 @@ class Matcher:
             raise BadRequest("REQUEST is the name of another request that is open")
         if taken is Name.LEFT:
             self.resolve(ticket, Reply(NO_PEER))
-            return False
-        return True
+        return ticket.result is None  # it may have ended while the store was asked
 
     def _present(self, nonce: str, ticket: Ticket) -> bool:
         """Answer or bounce the offer of this nonce. Returns False if it is not good."""
@@ -97,9 +96,10 @@ class Matcher:
 
     def _take_place(self, ticket: Ticket) -> RateLimited | None:
         if self._limits.has_places and not ticket.has_place:
+            ticket.has_place = True  # before, for it may end meanwhile, and leaves its place then
             if not self._limits.take_place(ticket.address, ticket.ticket):
+                ticket.has_place = False
                 return RateLimited(1, "held")
-            ticket.has_place = True
         return None
 
     def _uncount(self, ticket: Ticket) -> None:
