@@ -6,7 +6,7 @@
     PYTHONPATH=. python tests/hostile.py --forgeries 500 --seconds 60 --connections 10
 
 How long others are kept waiting is told in CPU time of the worker, too: what it does between a request and
-its reply. That is the same on a busy machine.
+its reply, and in the longest turn of any of its greenlets. That is the same on a busy machine.
 """
 
 from __future__ import annotations
@@ -57,6 +57,9 @@ BODIES = {
 """Each with what it goes on with, for ever."""
 
 
+TURNS = "tests.turns_probe:app()"
+
+
 @dataclass
 class Seen:
     """What became of it.
@@ -65,7 +68,8 @@ class Seen:
         sent: bytes that a connection took before it was ended.
         lived: seconds that it took.
         waits: seconds that an honest request had to wait.
-        work: CPU seconds of the worker in each of these.
+        work: CPU seconds of the worker in each of these, and until we have the time to see the reply.
+        longest: CPU seconds of the longest turn of a greenlet of the worker.
         cut: honest requests without a reply.
     """
 
@@ -73,6 +77,7 @@ class Seen:
     lived: list[float] = field(default_factory=list)
     waits: list[float] = field(default_factory=list)
     work: list[float] = field(default_factory=list)
+    longest: float = 0.0
     cut: int = 0
 
 
@@ -119,7 +124,8 @@ def watch(server: Server, until: float, seen: Seen) -> None:
 
 
 def attack(server: Server, kind: str, seconds: float, connections: int = 1) -> Seen:
-    """Pour this kind of body, while somebody honest asks."""
+    """Pour this kind of body, while somebody honest asks. The server is one of tests/turns_probe.py."""
+    server.get("/test/longest")
     seen, until = Seen(), time.monotonic() + seconds
     threads = [threading.Thread(target=watch, args=(server, until, seen))]
     for _ in range(connections):
@@ -128,6 +134,7 @@ def attack(server: Server, kind: str, seconds: float, connections: int = 1) -> S
         each.start()
     for each in threads:
         each.join()
+    seen.longest = json.loads(server.get("/test/longest")[2])["seconds"]
     return seen
 
 
@@ -385,15 +392,17 @@ def main() -> int:
             f"p99 {quantile(waits, 0.99):.2f} s; the others: {Counter(lost)}; to forgeries: {dict(statuses)}"
         )
         return 0
-    print(f"{'body':34} waits p50   p99    of them work p50   p99  | a connection takes, lives")
+    print(
+        f"{'body':34} waits p50   p99    of them work p50   p99     longest turn | a connection takes, lives"
+    )
     with driven_by(options.driver):
         for kind in BODIES:
-            with Server(LOG="off") as server:
+            with Server(app=TURNS, LOG="off") as server:
                 seen = attack(server, kind, options.seconds, options.connections)
             figures = [
                 1000 * quantile(each, part) for each in (seen.waits, seen.work) for part in (0.5, 0.99)
             ]
-            told = "{:8.1f} {:6.1f} {:15.1f} {:6.1f} ms".format(*figures)
+            told = "{:8.1f} {:6.1f} {:15.1f} {:6.1f} {:10.1f} ms".format(*figures, 1000 * seen.longest)
             print(
                 f"{kind:34} {told} | {max(seen.sent) / 1e6:.1f} MB {max(seen.lived):.1f} s, {seen.cut} cut",
                 flush=True,
