@@ -19,7 +19,7 @@ An expected outcome (no peer came, the other one is gone) is a reply, not an exc
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 
 class SignalError(Exception):
@@ -148,3 +148,16 @@ class HungUp(Exception):
 
 class ConfigurationError(Exception):
     """One line that names the setting and says what is wrong with it."""
+
+
+E = TypeVar("E", bound=BaseException)
+
+
+def bare(error: E) -> E:
+    """The same error without the frames that it went through.
+
+    They hold the request whose result it is, and with it all that the client sent, in a circle: until the
+    collector came, a few thousand refusals of large bodies would be a hundred MB.
+    """
+    error.__traceback__ = error.__cause__ = error.__context__ = None
+    return error

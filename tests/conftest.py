@@ -8,7 +8,14 @@ import pytest
 
 from live import Call, Server
 
-BY_BOTH_DRIVERS = {"test_hostile", "test_live", "test_live_words", "test_drain", "test_restarts"}
+BY_BOTH_DRIVERS = {
+    "test_floods",
+    "test_hostile",
+    "test_live",
+    "test_live_words",
+    "test_drain",
+    "test_restarts",
+}
 """Tests that each driver must pass: our worker's callbacks, and WSGI on gunicorn's own gevent worker."""
 
 

@@ -100,6 +100,12 @@ class Server:
         parent = self.process.pid
         return [int(each) for each in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
 
+    def memory_mib(self) -> float:
+        """Of its workers: what is theirs alone, and their share of what others have, too."""
+        rolled_up = [Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in self.workers]
+        lines = [line for each in rolled_up for line in each.splitlines()]
+        return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
+
     @property
     def log(self) -> str:
         return Path(self._log.name).read_text()

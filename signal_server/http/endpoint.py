@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from .. import messages
-from ..errors import Full, HungUp, RateLimited, SignalError, UnsupportedMediaType, Untrusted
+from ..errors import Full, HungUp, RateLimited, SignalError, UnsupportedMediaType, Untrusted, bare
 from ..matching.exchange import Exchange
 from ..matching.identity import Identity, is_address
 from ..matching.limits import Limits
@@ -126,7 +126,7 @@ class Endpoint:
             if head.unsupported:
                 raise UnsupportedMediaType(head.unsupported)
         except SignalError as refusal:
-            transaction.result = refusal
+            transaction.result = bare(refusal)
         return transaction
 
     def start(self, transaction: Transaction, body: bytes) -> None:
@@ -146,7 +146,7 @@ class Endpoint:
             self._fill(transaction, request)
             self.exchange.start(transaction, transaction.received, head.hold_seconds)
         except SignalError as refusal:
-            transaction.result = refusal
+            transaction.result = bare(refusal)
 
     def take(self, transaction: Transaction, *, is_open: Callable[[], bool]) -> Response:
         """What to write, once the ticket has its result, or there is none.
@@ -162,10 +162,11 @@ class Endpoint:
             reply = self.exchange.begin(transaction, is_open)
             return self._replied(transaction, reply, signed if reply is transaction.result else None)
         except SignalError as refusal:
-            return self._refused(transaction, refusal)
-        except HungUp:
+            return self._refused(transaction, bare(refusal))
+        except HungUp as gone:
+            bare(gone)
             self._request_log.hung_up(transaction)
-            raise
+            raise HungUp from None
 
     def finish(self, transaction: Transaction, response: Response, *, written: bool) -> None:
         """Say whether the response was written. Once for each that `take` gave."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from ..errors import HungUp, SignalError, Unavailable
+from ..errors import HungUp, SignalError, Unavailable, bare
 from ..matching.timers import Timers
 from ..messages import ANSWER
 from .connection import WRITE_SECONDS, Connection, Environ, HangupWatch
@@ -65,7 +65,7 @@ class WsgiDriver:
             body = connection.body(self._max_body)
         except SignalError as refusal:
             # At the end it is we who cut the body short.
-            transaction.result = self._endpoint.exchange.refusal_at_the_end() or refusal
+            transaction.result = self._endpoint.exchange.refusal_at_the_end() or bare(refusal)
             return
         self._hangups.look()  # who left before this request came in is not matched with it
         self._endpoint.start(transaction, body)
