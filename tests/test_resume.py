@@ -12,6 +12,7 @@ from playwright.sync_api import Page, expect
 
 from live import Call
 from resume import Lab
+from two_paths import FIREWALL
 
 SHOTS = os.environ.get("SCREENSHOTS")
 """A folder for pictures of the demo, to look at."""
@@ -85,6 +86,20 @@ def test_the_server_may_start_anew_meanwhile(lab: Lab, namespace: str) -> None:
     lab.talk()
     assert time.time() - back < 10
     assert all(home.keeps_its_link for home in lab.homes)
+
+
+def test_a_path_that_brings_replies_but_no_data_is_lost(lab: Lab, namespace: str) -> None:
+    """Firefox does not follow Chromium to a relay: its data still goes over the path that is dead."""
+    lab.link("native", namespace=namespace)
+    alice = lab.homes[0]
+    lab.world.run("a", "nft add rule inet firewall input meta l4proto udp @th,96,32 != 0x2112a442 drop")
+    try:  # all but STUN
+        alice.says("Do you hear me?")
+        began = alice.until("state", "interrupted")
+    finally:
+        lab.world.run("a", f"nft -f - <<'END'\nflush ruleset\n{FIREWALL}\nEND")
+    alice.until("state", "linked", since=began)
+    assert alice.keeps_its_link
 
 
 def test_whoever_does_not_want_to_resume_is_told_that_it_is_over(lab: Lab, namespace: str) -> None:

@@ -1457,30 +1457,33 @@ wakeUps.add(why => why === "online" && lastGiven.clear());
 
 /**
  * Tells when nothing comes from the other side any more, and when something does again. Firefox notices only after
- * half a minute that its network card has gone.
+ * half a minute that its network card has gone. Neither does it follow Chromium to a relay when the first path is dead:
+ * then each question of Chromium's is answered over the relay, and no data is.
  *
  * @param {RTCPeerConnection} peer
  * @param {(isSilent: boolean) => void} told
  * @returns {() => void} stops it
  */
 function listenFor(peer, told) {
-  let heardSoFar = 0;
+  let before = { replies: 0, bytes: 0, sent: 0, hasMedia: false };
   let heardAt = Date.now();
   let asked = 0; // since then; a tab that sleeps does not ask
+  let sentAt = Infinity; // the first data to which nothing came
   let isSilent = false;
   /** @type {Promise<() => boolean> | undefined} */ let address;
   let goneAt = Infinity;
   const look = async () => {
-    const received = await receivedBy(peer).catch(() => undefined);
-    if (!received) return;
-    const { replies, bytes } = received;
-    const count = replies + bytes;
-    asked = count === heardSoFar ? asked + 1 : 0;
+    const now = await traffic(peer).catch(() => undefined);
+    if (!now) return;
+    const hasData = now.bytes !== before.bytes;
+    asked = !hasData && now.replies === before.replies ? asked + 1 : 0;
     if (asked === 0) heardAt = Date.now();
-    heardSoFar = count;
+    if (hasData || now.hasMedia) sentAt = Infinity;
+    else if (now.sent !== before.sent) sentAt = Math.min(sentAt, Date.now());
+    before = now;
     const wasSilent = isSilent;
-    if (replies > 0) {
-      isSilent = asked > 5 && Date.now() - heardAt >= SILENT_AFTER;
+    if (now.replies > 0) {
+      isSilent = (asked > 5 && Date.now() - heardAt >= SILENT_AFTER) || Date.now() - sentAt >= SILENT_AFTER;
     } else {
       const isThere = await (address ??= ownAddress(peer).catch(() => () => true));
       if (!isThere()) goneAt = Math.min(goneAt, Date.now());
@@ -1494,13 +1497,19 @@ function listenFor(peer, told) {
   return () => clearInterval(timer);
 }
 
-/** @param {RTCPeerConnection} peer replies to its own questions, and bytes of data */
-async function receivedBy(peer) {
-  const count = { replies: 0, bytes: 0 };
-  (await peer.getStats()).forEach(({ type, responsesReceived = 0, bytesReceived = 0 }) => {
+/**
+ * @param {RTCPeerConnection} peer
+ * @returns {Promise<{ replies: number, bytes: number, sent: number, hasMedia: boolean }>} replies to its own questions,
+ *   and bytes of data from and to the other side. Data is always acknowledged; media may not be
+ */
+async function traffic(peer) {
+  const count = { replies: 0, bytes: 0, sent: 0, hasMedia: false };
+  (await peer.getStats()).forEach(({ type, responsesReceived = 0, bytesReceived = 0, bytesSent = 0 }) => {
+    if (type === "outbound-rtp") count.hasMedia = true;
     if (type !== "candidate-pair") return;
     count.replies += responsesReceived;
     count.bytes += bytesReceived;
+    count.sent += bytesSent;
   });
   return count;
 }

@@ -115,20 +115,18 @@ def main() -> None:
     with Laboratory() as lab, World(lab) as world, Browsers(lab) as browsers:
         world.start_turn()
         world.offer_module("spacerift.js", asked.module.read_text())
-        for side in "ab":
-            lab.put(side, "public")
-        one, other = (
-            browsers.start(*each)
-            for each in zip(asked.browsers.split(","), ["home-a", "home-b"], strict=True)
-        )
         for kind, its_kind, turn, events in ROWS:
             relays = {"TURN_URLS": turn, "TURN_SECRET": TURN_SECRET} if turn else {}
             world.start_server(ICE_SERVERS=json.dumps([{"urls": [STUN]}]), **relays)
             for name in events:
                 if name not in asked.events:
                     continue
-                for side, where, page in (("a", kind, one), ("b", its_kind, other)):
-                    lab.put(side, where)
+                lab.put("a", kind)
+                lab.put("b", its_kind)
+                browsers.end()  # one that has moved is not as one that begins there
+                names = zip(asked.browsers.split(","), ["home-a", "home-b"], strict=True)
+                one, other = (browsers.start(*each) for each in names)
+                for page in (one, other):
                     world.open(page)
                 told = survive(world, (one, other), EVENTS[name], kind)
                 print(f"| {kind} + {its_kind}, {turn or 'STUN'} | {name} | {told} |", flush=True)
