@@ -24,12 +24,13 @@ from __future__ import annotations
 import json
 import math
 import re
+from binascii import a2b_qp
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 from json.decoder import scanstring  # type: ignore[attr-defined]
 from typing import Any, Final, NamedTuple, NoReturn
-from urllib.parse import parse_qsl
+from urllib.parse import unquote
 
 from .errors import BadRequest, MissingParameter, UnsupportedMediaType
 
@@ -74,15 +75,15 @@ class Sealed:
 
     def payload(self) -> str:
         """What the other peer gets: members of a JSON object."""
-        return json.dumps(self.fields(), separators=(",", ":"))[1:-1]
+        return (
+            f'"SIGNED_NAMESPACE":{encode_text(self.namespace)},"SIGNED_SIGNAL":{encode_text(self.signal)},'
+            f'"PUBLIC_KEY":{encode_text(self.public_key)}'
+        )
 
     @classmethod
     def of_payload(cls, text: str) -> Sealed:
         fields = json.loads("{" + text + "}")
         return cls(*(fields[name] for name in SIGNED_PARAMETERS))
-
-    def fields(self) -> dict[str, str]:
-        return dict(zip(SIGNED_PARAMETERS, (self.namespace, self.signal, self.public_key), strict=True))
 
 
 @dataclass(slots=True)
@@ -397,27 +398,51 @@ def json_object(text: str) -> dict[str, Any]:
         BadRequest: it is none.
     """
     try:
-        value = _decoder.decode(text)
+        value, end = _scan(text, 0) if text[:1] == "{" else (None, -1)
+        if end != len(text):
+            value = _decoder.decode(text)  # which looks for blanks around it
     except RecursionError:
         raise BadRequest("nested too deep") from None
-    except ValueError:  # JSONDecodeError, and Python's bound on the digits of an integer
+    except (ValueError, StopIteration):  # JSONDecodeError, and Python's bound on the digits of an integer
         raise BadRequest("the body is not JSON") from None
     if not isinstance(value, dict):
         raise BadRequest("the body is not a JSON object")
     # Both checks walk the whole value, so each is done only where the text can need it.
     if text.count("[") + text.count("{") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
         raise BadRequest("nested too deep")
-    if "\\u" in text:
+    if "\\" in text and "\\u" in text:  # the second takes as long as all of the reading
         _refuse_surrogates(json.dumps(value, ensure_ascii=False))
     return value
 
 
 def _form(text: str) -> dict[str, Any]:
     try:
-        fields = parse_qsl(text, keep_blank_values=True, errors="strict")
+        fields = [
+            (_unquoted(name), _unquoted(value))
+            for name, _, value in (each.partition("=") for each in text.split("&") if each)
+        ]
     except UnicodeDecodeError:
         raise BadRequest("the form is not UTF-8") from None
     return _unique(fields)
+
+
+def _unquoted(text: str) -> str:
+    """`urllib.parse.unquote_plus`, in a tenth of its time.
+
+    %41 is =41 to the decoder of quoted-printable, which is in C. Texts with what else means something to it
+    are left to urllib: line breaks, a "=", and a % that does not lose two characters, since no two
+    hexadecimal digits follow.
+    """
+    if "+" in text:
+        text = text.replace("+", " ")
+    escapes = text.count("%")
+    if not escapes:
+        return text
+    if text.isascii() and not ("=" in text or "\n" in text or "\r" in text):
+        data = a2b_qp(text.replace("%", "="))
+        if len(data) == len(text) - 2 * escapes:
+            return data.decode("utf-8")
+    return unquote(text, errors="strict")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import string
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode
 
 import pytest
 from hypothesis import example, given
@@ -125,6 +125,7 @@ def test_any_text_that_is_utf8_is_a_signal(text: str) -> None:
 def test_nesting_within_bounds_and_unknown_parameters_are_ignored() -> None:
     body = b'{"TYPE": "CONNECT", "SIGNAL": "s", "x": {"y": [[[1.5, 1e10, "z"]]]}, "w": null}'
     assert parse(json_of(body)) == Request("CONNECT", "s")
+    assert parse(json_of(b" \n" + body + b"\t")) == Request("CONNECT", "s")
 
 
 @pytest.mark.parametrize(
@@ -247,12 +248,41 @@ def test_replies(reply: Reply, namespace: str | None, status: str, fields: dict[
         assert json.loads(signed[1]) == fields | {"SIGNED_REPLY": "-----\nBEGIN é"}
 
 
+FORM_PIECES = [*"%%%+=&4aFg0 \r\n;é", "%41", "%2b", "%0A", "%C3%A9", "%3D", "&b="]
+
+
+@given(st.lists(st.sampled_from(FORM_PIECES), max_size=12).map("".join))
+@example("a=%%41")
+@example("a=%\nb&c=%")
+@example("a==41%zz")
+@example("a=x%\r")
+def test_a_form_is_read_as_urllib_reads_it(text: str) -> None:
+    def urllib_reads() -> dict[str, str] | None:
+        try:
+            fields = parse_qsl(text, keep_blank_values=True, errors="strict")
+        except UnicodeDecodeError:
+            return None
+        return dict(fields) if len(dict(fields)) == len(fields) else None
+
+    try:
+        ours = decode(text.encode(), is_json=False)
+    except BadRequest:
+        ours = None
+    assert ours == urllib_reads()
+
+
 def test_a_signed_payload_comes_out_as_it_went_in() -> None:
     sealed = Sealed("a\nb", '"é\\', "\U0001f600")
     status, body = render(Reply(DEMOTE, "n", sealed.payload()), "signed:chess", answer_within="5")
     assert status == "200 OK"
-    fields = {"TYPE": "DEMOTE", "NONCE": "n", "ANSWER_WITHIN": 5, **sealed.fields()}
-    assert json.loads(body) == fields
+    assert json.loads(body) == {
+        "TYPE": "DEMOTE",
+        "NONCE": "n",
+        "ANSWER_WITHIN": 5,
+        "SIGNED_NAMESPACE": "a\nb",
+        "SIGNED_SIGNAL": '"é\\',
+        "PUBLIC_KEY": "\U0001f600",
+    }
     assert Sealed.of_payload(sealed.payload()) == sealed
 
 

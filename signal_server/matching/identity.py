@@ -77,8 +77,10 @@ class Identity:
 
     def _fed(self, *parts: str) -> Hash:
         # Lengths first, so that no two lists of parts run together into the same bytes.
-        encoded = (part.encode("utf-8", "surrogateescape") for part in parts)
-        text = b"".join(b"%d:%b" % (len(part), part) for part in encoded)
+        text = b""
+        for part in parts:
+            encoded = part.encode("utf-8", "surrogateescape")
+            text += b"%d:%b" % (len(encoded), encoded)
         return blake2b(text, key=self._key, digest_size=16)
 
 
