@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from crafted import Author, Rsa, armour
 from fuzz_openpgp import hunt
 from live import ROOT
 from signal_server.errors import ConfigurationError, Unavailable, Untrusted
+from signal_server.openpgp.armour import dearmour
 from signal_server.openpgp.gnupg import AT_ONCE, GnupgEngine
 from signal_server.openpgp.gnupg_helper import GPG_SECONDS, Refused, read_status
 from signal_server.openpgp.keyring import Engine, Keyring
@@ -452,6 +454,34 @@ def test_a_helper_that_dies_is_replaced(private_key: str, alice: Author) -> None
         pids |= children(os.getpid()) - before
         engine.close()
     until(lambda: not traces(pids))
+
+
+@pytest.mark.parametrize("kind", ["MESSAGE", "PUBLIC KEY BLOCK"])
+def test_armour_as_most_write_it_is_no_other_armour(alice: Author, kind: str) -> None:
+    text = message(alice) if kind == "MESSAGE" else public(alice)
+    chance = random.Random(1)
+    good = 0
+    for _ in range(4000):
+        changed = text
+        for _ in range(chance.choice((0, 1, 1, 2))):
+            at, piece = chance.randrange(len(text) + 1), chance.choice(PIECES)
+            at = chance.choice((at, at, len(text) - at % 50, at % 50, text.rindex("\n=") + at % 3))
+            changed = changed[:at] + piece + changed[at + chance.choice((0, 0, 1, 5)) :]
+        found = dearmoured(changed, kind)
+        good += isinstance(found, bytes)
+        # A blank line before it is allowed, and leads away from the shorter way of reading.
+        assert found == dearmoured("\n" + changed, kind)
+    assert good > 400
+
+
+PIECES = ["", "=", "==", "\n", "\n\n", "\n=\n", " ", "\r\n", "A", "é", "-", "A=\n", "\n=AAAA", "Comment: x\n"]
+
+
+def dearmoured(text: str, kind: str) -> bytes | str:
+    try:
+        return dearmour(text, kind)
+    except Untrusted as refusal:
+        return refusal.reason
 
 
 def command_of(pid: int) -> str:

@@ -100,7 +100,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
         ordinary = Ordinary(
             server.paths, server.endpoint.heads, max_body=server.settings.max_body, config=self.cfg
         )
-        blocks = server.store.blocks or server.signatures is not None
+        blocks = server.store.blocks or (server.signatures is not None and server.signatures.blocks)
         self._serving = Serving(self, server.endpoint, ordinary, blocks=blocks)
         self._timers.drive()
         self._request_log.gather()

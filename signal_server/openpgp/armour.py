@@ -23,6 +23,16 @@ _BLOCK: Final = re.compile(
     r"-----END PGP (?P=kind)-----\s*"
 )
 
+_PLAIN: Final = {
+    kind: (
+        f"-----BEGIN PGP {kind}-----\n\n",
+        re.compile(rf"(?:\n=[A-Za-z0-9+/]{{4}})?\n-----END PGP {kind}-----\n?\Z"),
+    )
+    for kind in (MESSAGE, PUBLIC_KEY_BLOCK, PRIVATE_KEY_BLOCK)
+}
+"""How a block without headers begins and ends as most programs write it. `_BLOCK` takes it, too, but looks at
+each character, and that takes longer than all the rest of the armour."""
+
 _CRC_START: Final = 0xB704CE
 _CRC_POLYNOMIAL: Final = 0x1864CFB
 
@@ -39,6 +49,9 @@ def dearmour(text: str, kind: str) -> bytes:
     Raises:
         Untrusted: it is anything else: clearsigned, detached, two of them, of another kind, no armour at all.
     """
+    data = _dearmour_plain(text, kind)
+    if data is not None:
+        return data
     match = _BLOCK.fullmatch(text)
     if match is None or match["kind"] != kind:
         raise Untrusted("armour")
@@ -46,6 +59,21 @@ def dearmour(text: str, kind: str) -> bytes:
         return binascii.a2b_base64("".join(match["body"].split()), strict_mode=True)
     except binascii.Error:
         raise Untrusted("base64") from None
+
+
+def _dearmour_plain(text: str, kind: str) -> bytes | None:
+    """The same of a block as most programs write it; None: it is of another form, or none at all."""
+    begin, end = _PLAIN[kind]
+    match = end.search(text, max(0, len(text) - 48))
+    if match is None or not text.startswith(begin):
+        return None
+    lines = text[len(begin) : match.start()].split("\n")
+    if "" in lines or lines[-1][0] == "=":
+        return None
+    try:
+        return binascii.a2b_base64("".join(lines), strict_mode=True)
+    except ValueError:
+        return None
 
 
 def armour(data: bytes, kind: str) -> str:

@@ -18,7 +18,9 @@ from ..errors import ConfigurationError, Unavailable, Untrusted
 from .certificate import CERTIFICATIONS, Certificate, Component
 from .certificate_reader import read_certificate, split_certificates
 from .gnupg_helper import GPG_SECONDS, discard, from_base64, to_base64
+from .key_packet import Key
 from .keyring import Engine, Signed
+from .message import Message
 from .packets import USER_ID
 from .signature_packet import Signature
 
@@ -65,8 +67,8 @@ class GnupgEngine(Engine):
     def public_key(self) -> str | None:
         return self._public_key
 
-    def verify(self, message: bytes, key: bytes) -> Signed:
-        reply = self._ask(do="verify", key=to_base64(key), message=to_base64(message))
+    def verify(self, message: Message, signer: Key, key: bytes) -> Signed:
+        reply = self._ask(do="verify", key=to_base64(key), message=to_base64(message.plain(signer)))
         return Signed(from_base64(reply["text"]), reply["fingerprint"], reply["signed_at"])
 
     def sign(self, text: str, *, at: int | None = None) -> str:

@@ -18,16 +18,19 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import errno
+import functools
 import json
 import os
 import re
+import select
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -93,35 +96,70 @@ class Failed(Exception):
 def run(command: list[str], given: bytes, *, files: tuple[int, ...] = ()) -> tuple[int, bytes]:
     """Run a program with this on its standard input.
 
+    Its input and output are files in memory, for a pipe would wake us for each piece, and it is spawned
+    without `subprocess`: that takes two thirds of the time.
+
     Returns:
         Its exit code and its standard output.
 
     Raises:
         Failed: it is not there, or it was killed, by us if it took too long.
     """
-    try:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=ENVIRONMENT,
-            pass_fds=files,
-        )
-    except OSError as error:
-        raise Failed(f"{command[0]} does not run: {error.strerror}") from None
-    with process:
-        with contextlib.suppress(OSError):  # it may be done already
-            os.setpriority(os.PRIO_PROCESS, process.pid, NICENESS)
+    name = command[0]
+    with memory_file(given) as source, memory_file() as output:
+        # What it gets twice under one number is what it inherits; and nothing else is.
+        places = ((source.fileno(), 0), (output.fileno(), 1), *((each, each) for each in files))
+        actions: list[Any] = [(os.POSIX_SPAWN_DUP2, here, there) for here, there in places]
+        actions.append((os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0))
         try:
-            output, _ = process.communicate(given, timeout=GPG_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
-            raise Failed(f"{command[0]} took more than {GPG_SECONDS:g} s") from None
-    if process.returncode < 0:
-        raise Failed(f"{command[0]} was killed by signal {-process.returncode}")
-    return process.returncode, output
+            pid = os.posix_spawn(
+                found(name),
+                command,
+                ENVIRONMENT,
+                file_actions=actions,
+                setsigdef=(signal.SIGPIPE, signal.SIGXFSZ),  # which Python ignores
+            )
+        except OSError as error:
+            raise Failed(f"{name} does not run: {error.strerror}") from None
+        with contextlib.suppress(OSError):  # it may be done already
+            os.setpriority(os.PRIO_PROCESS, pid, NICENESS)
+        in_time = ends(pid, GPG_SECONDS)
+        if not in_time:
+            os.kill(pid, signal.SIGKILL)
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        if not in_time:
+            raise Failed(f"{name} took more than {GPG_SECONDS:g} s")
+        if code < 0:
+            raise Failed(f"{name} was killed by signal {-code}")
+        output.seek(0)
+        return code, output.read()
+
+
+def ends(pid: int, seconds: float) -> bool:
+    """Does this child end in time? It is not reaped."""
+    if hasattr(os, "pidfd_open"):
+        watched = os.pidfd_open(pid)
+        try:
+            poll = select.poll()
+            poll.register(watched, select.POLLIN)
+            return bool(poll.poll(seconds * 1000))
+        finally:
+            os.close(watched)
+    deadline = time.monotonic() + seconds
+    while os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.001)
+    return True
+
+
+@functools.cache
+def found(program: str) -> str:
+    """Where a program is: each `execve` that looks for it costs as much as a line to the worker."""
+    path = shutil.which(program, path=ENVIRONMENT["PATH"])
+    if path is None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+    return path
 
 
 def memory_file(content: bytes = b"") -> IO[bytes]:
@@ -361,6 +399,7 @@ def main() -> None:
     channels = [socket.socket(fileno=int(each)) for each in sys.argv[1:]]
     for channel in channels:
         channel.setblocking(True)  # a worker under gevent makes them otherwise
+        channel.set_inheritable(False)
     threads = [threading.Thread(target=desk.serve, args=(each,)) for each in channels]
     for thread in threads:
         thread.start()

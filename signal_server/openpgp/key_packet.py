@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from hashlib import sha1, sha256
 from typing import Final, NamedTuple
@@ -50,6 +51,7 @@ class Key:
         hashed: how it is written where it is signed, and for its fingerprint.
         created: seconds since 1970.
         material: what its algorithm needs.
+        names: its key id and its fingerprint.
     """
 
     packet: Packet
@@ -59,10 +61,11 @@ class Key:
     created: int
     algorithm: int
     material: bytes
+    names: frozenset[str]
 
     @property
     def id(self) -> str:
-        return self.fingerprint[:16] if self.version == 6 else self.fingerprint[-16:]
+        return _id_of(self.version, self.fingerprint)
 
     @property
     def is_new(self) -> bool:
@@ -89,7 +92,13 @@ def read_key(packet: Packet) -> Key:
     else:
         material = reader.rest()
         fingerprint = sha1(written, usedforsecurity=False).hexdigest()
-    return Key(packet, version, fingerprint.upper(), written, created, algorithm, material)
+    fingerprint = fingerprint.upper()
+    names = frozenset((_id_of(version, fingerprint), fingerprint))
+    return Key(packet, version, fingerprint, written, created, algorithm, material, names)
+
+
+def _id_of(version: int, fingerprint: str) -> str:
+    return fingerprint[:16] if version == 6 else fingerprint[-16:]
 
 
 def is_new(body: bytes) -> bool:
@@ -104,6 +113,7 @@ def hashed(body: bytes) -> bytes:
     return b"\x99" + len(body).to_bytes(2, "big") + body
 
 
+@functools.lru_cache(maxsize=512)
 def scheme_of(key: Key) -> Scheme:
     """How a key signs.
 

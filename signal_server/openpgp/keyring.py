@@ -11,15 +11,13 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
-from dataclasses import dataclass
-from typing import ClassVar, Final
+from typing import ClassVar, Final, NamedTuple
 
 from ..errors import Untrusted
 from .certificate import CLOCK_SECONDS, NEEDS_SEQUOIA, Certificate
 from .certificate_reader import read_public_key
 from .key_packet import Key
-from .message import read_message
+from .message import Message, read_message
 from .signature_packet import EXPIRES, Signature
 from .turns import Turns
 
@@ -31,8 +29,7 @@ TURN_SECONDS: Final = 4.0
 """How long one waits, a second more than a program of the engine's may hang."""
 
 
-@dataclass(frozen=True, slots=True)
-class Signed:
+class Signed(NamedTuple):
     """What somebody signed.
 
     Attributes:
@@ -61,8 +58,11 @@ class Engine(ABC):
     """Does it know what came with RFC 9580: version 6, and Ed25519 and Ed448 as algorithms of their own?"""
 
     @abstractmethod
-    def verify(self, message: bytes, key: bytes) -> Signed:
+    def verify(self, message: Message, signer: Key, key: bytes) -> Signed:
         """Verify one message with one key, both in the plain form of `message` and `certificate`.
+
+        Args:
+            signer: who must have made it: the key itself, or its subkey.
 
         Raises:
             Untrusted: it is not one good signature by that key, in force now.
@@ -122,6 +122,11 @@ class Keyring:
         self._is_own_clock = False
 
     @property
+    def blocks(self) -> bool:
+        """May a call wait for another process?"""
+        return self._engine.at_once is not None
+
+    @property
     def trusted(self) -> Mapping[str, Certificate] | None:
         return self._trusted
 
@@ -142,8 +147,11 @@ class Keyring:
             raise Untrusted(NEEDS_SEQUOIA)
         certificate = self._certificate(public_key)
         signer, key = self._signer(read.signature, certificate)
-        with nullcontext() if self._turns is None else self._turns.turn(who):
-            signed = self._engine.verify(read.plain(signer), key)
+        if self._turns is None:
+            signed = self._engine.verify(read, signer, key)
+        else:
+            with self._turns.turn(who):
+                signed = self._engine.verify(read, signer, key)
         if signed != Signed(read.text, certificate.fingerprint, read.signature.created):
             raise Untrusted("the engine read something else")
         return signed

@@ -36,9 +36,12 @@ class Message:
         packets = (
             Packet(ONE_PASS, _announced(self.signature) + bytes.fromhex(name) + b"\1"),
             Packet(LITERAL, literal),
-            Packet(SIGNATURE, self.signature.plain(key)),
         )
-        return b"".join(map(bytes, packets))
+        return b"".join(map(bytes, packets)) + self.detached(key)
+
+    def detached(self, key: Key) -> bytes:
+        """The signature by itself."""
+        return bytes(Packet(SIGNATURE, self.signature.plain(key)))
 
 
 def read_message(armoured: str) -> Message:
@@ -50,7 +53,7 @@ def read_message(armoured: str) -> Message:
     if len(armoured) > MAX_BYTES:
         raise Untrusted("message size")
     packets = list(read_packets(dearmour(armoured, MESSAGE)))
-    if [each.tag for each in packets] == [COMPRESSED]:
+    if len(packets) == 1 and packets[0].tag == COMPRESSED:
         packets = list(read_packets(_unpacked(packets[0].body)))
     tags = [each.tag for each in packets]
     if tags != [ONE_PASS, LITERAL, SIGNATURE]:
@@ -97,7 +100,7 @@ def _signature(body: bytes) -> Signature:
     if read.hash not in HASHES:
         raise Untrusted("hash")
     read.check(read.algorithm)
-    return read._replace(backsigs=())
+    return read._replace(backsigs=()) if read.backsigs else read
 
 
 def _announced(signature: Signature) -> bytes:

@@ -48,21 +48,23 @@ class Reader:
         return self._place < len(self._data)
 
     def take(self, count: int) -> bytes:
-        end = self._place + count
+        start = self._place
+        end = start + count
         if end > len(self._data):
             raise Untrusted("truncated")
-        piece, self._place = self._data[self._place : end], end
-        return piece
+        self._place = end
+        return self._data[start:end]
 
     def number(self, size: int) -> int:
         return int.from_bytes(self.take(size), "big")
 
     def byte(self) -> int:
         """The next byte: a reader does little else."""
-        if self._place >= len(self._data):
+        place = self._place
+        if place >= len(self._data):
             raise Untrusted("truncated")
-        self._place += 1
-        return self._data[self._place - 1]
+        self._place = place + 1
+        return self._data[place]
 
     def rest(self) -> bytes:
         return self.take(len(self._data) - self._place)

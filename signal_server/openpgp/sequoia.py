@@ -5,15 +5,17 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from typing import Final
 
 import pysequoia
-from pysequoia.packet import PacketPile, Tag
 
 from ..errors import ConfigurationError, Unavailable, Untrusted
-from .certificate_reader import read_certificate, split_certificates
+from .certificate_reader import KEPT, read_certificate, split_certificates
+from .key_packet import Key
 from .keyring import Engine, Signed
+from .message import Message
 from .packets import PUBLIC_SUBKEY, SIGNATURE, Packet, read_packets
 
 MARK: Final = Packet(PUBLIC_SUBKEY, bytes.fromhex("04000000011609 2b06010401da470f01 010740") + bytes(32))
@@ -54,14 +56,15 @@ class SequoiaEngine(Engine):
     def public_key(self) -> str | None:
         return self._public_key
 
-    def verify(self, message: bytes, key: bytes) -> Signed:
+    def verify(self, message: Message, signer: Key, key: bytes) -> Signed:
         try:
-            certificate = pysequoia.Cert.from_bytes(key)
-            result = pysequoia.verify(message, store=lambda _: [certificate])
-            (signature,) = result.valid_sigs
-            (packet,) = (each for each in PacketPile.from_bytes(message) if each.tag == Tag.Signature)
-            signed_at = int(packet.signature_created.timestamp())
-            return Signed(bytes(result.bytes or b""), signature.certificate.upper(), signed_at)
+            certificate = _certificate(key)
+            signature = pysequoia.Sig.from_bytes(message.detached(signer))
+            result = pysequoia.verify(message.text, store=lambda _: [certificate], signature=signature)
+            (valid,) = result.valid_sigs
+            created = signature.created
+            assert created is not None
+            return Signed(message.text, valid.certificate.upper(), int(created.timestamp()))
         except Exception as error:  # noqa: BLE001
             raise Untrusted(f"sequoia: {type(error).__name__}") from None
 
@@ -87,6 +90,12 @@ class SequoiaEngine(Engine):
 
     def close(self) -> None:
         pass
+
+
+@functools.lru_cache(maxsize=KEPT)
+def _certificate(key: bytes) -> pysequoia.Cert:
+    """A key as Sequoia reads it. What it allows is judged anew for each signature."""
+    return pysequoia.Cert.from_bytes(key)
 
 
 def _before_mark(certificate: bytes) -> bytes:

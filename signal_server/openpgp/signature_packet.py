@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
-from hashlib import new as new_hash
-from typing import Final, NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from hashlib import sha256, sha384, sha512
+from typing import Any, Final, NamedTuple
 
 from ..errors import Untrusted
 from .key_packet import ECDSA, ED448, ED25519, EDDSA, NEW, RSA, Key, Scheme
@@ -13,14 +13,20 @@ from .packets import Reader, length_of
 
 
 class Hash(NamedTuple):
-    """A hash: its name, the bits of its digest, and the bytes of salt that go before what version 6 signs."""
+    """A hash.
 
-    name: str
+    Attributes:
+        new: begins one.
+        bits: of its digest.
+        salt: bytes that go before what version 6 signs.
+    """
+
+    new: Callable[[bytes], Any]
     bits: int
     salt: int
 
 
-HASHES: Final = {8: Hash("sha256", 256, 16), 9: Hash("sha384", 384, 24), 10: Hash("sha512", 512, 32)}
+HASHES: Final = {8: Hash(sha256, 256, 16), 9: Hash(sha384, 384, 24), 10: Hash(sha512, 512, 32)}
 """By their numbers in a signature. SHA-1 and MD5 are not among them."""
 
 NUMBERS: Final = {RSA: 1, ECDSA: 2, EDDSA: 2}
@@ -95,16 +101,6 @@ class Subpacket(NamedTuple):  # a key has fifty, and a frozen dataclass takes th
         size = len(self.value) + 1
         return b"\xff" + size.to_bytes(4, "big") + bytes((self.kind | self.is_critical << 7,)) + self.value
 
-    def is_well_formed(self, signature_kind: int) -> bool:
-        if self.kind == NOTATION:
-            sizes = self.value[4:6], self.value[6:8]
-            name, value = (int.from_bytes(each, "big") for each in sizes)
-            return name > 0 and len(self.value) == 8 + name + value
-        if self.kind == EMBEDDED:
-            return signature_kind == SUBKEY_BINDING
-        form = FORMS.get(self.kind)
-        return form is None or form.fullmatch(self.value) is not None
-
 
 class Signature(NamedTuple):
     """A signature.
@@ -147,7 +143,7 @@ class Signature(NamedTuple):
 
     def is_by(self, *keys: Key) -> bool:
         """Does it name one of these keys, and no other?"""
-        names = {name for key in keys for name in (key.id, key.fingerprint)}
+        names = keys[0].names if len(keys) == 1 else frozenset().union(*(each.names for each in keys))
         return (
             bool(self.issuers)
             and self.issuers <= names
@@ -168,10 +164,10 @@ class Signature(NamedTuple):
             raise Untrusted("signature algorithm")
         if self.values is None:
             raise Untrusted("signature values")
-        for each in self.hashed:
-            if each.is_critical and each.kind not in UNDERSTOOD:
+        for kind, value, is_critical in self.hashed:
+            if is_critical and kind not in UNDERSTOOD:
                 raise Untrusted("critical subpacket")
-            if not each.is_well_formed(self.kind):
+            if not _is_well_formed(kind, value, self.kind):
                 raise Untrusted("subpacket form")
 
     def ends(self, key: Key) -> list[int]:
@@ -197,7 +193,7 @@ class Signature(NamedTuple):
         does.
         """
         end = bytes((self.version, 0xFF)) + len(self.head).to_bytes(4, "big")
-        digest = new_hash(HASHES[self.hash].name, self.salt + signed + self.head + end).digest()
+        digest: bytes = HASHES[self.hash].new(self.salt + signed + self.head + end).digest()
         return digest[:2] == self.left
 
     def plain(self, key: Key) -> bytes:
@@ -210,6 +206,16 @@ class Signature(NamedTuple):
         size = len(unhashed).to_bytes(4 if is_new else 2, "big")
         salt = bytes((len(self.salt),)) + self.salt if is_new else b""
         return self.head + size + unhashed + self.left + salt + (self.values or b"")
+
+
+def _is_well_formed(kind: int, value: bytes, signature_kind: int) -> bool:
+    if kind == NOTATION:
+        name, text = int.from_bytes(value[4:6], "big"), int.from_bytes(value[6:8], "big")
+        return name > 0 and len(value) == 8 + name + text
+    if kind == EMBEDDED:
+        return signature_kind == SUBKEY_BINDING
+    form = FORMS.get(kind)
+    return form is None or form.fullmatch(value) is not None
 
 
 def read_signature(body: bytes) -> Signature:
@@ -230,7 +236,7 @@ def read_signature(body: bytes) -> Signature:
     if version == 6 and hash_ in HASHES and len(salt) != HASHES[hash_].salt:
         raise Untrusted("signature salt")
     hashed, unhashed = _subpackets(hashed_area), _subpackets(unhashed_area)
-    created = [each.value for each in hashed if each.kind == CREATED]
+    created = [value for kind_, value, _ in hashed if kind_ == CREATED]
     if len(created) != 1 or len(created[0]) != 4:
         raise Untrusted("signature time")
     issuers = frozenset(_issuers(hashed + unhashed))
@@ -238,18 +244,18 @@ def read_signature(body: bytes) -> Signature:
     if version == 6 and [len(each) for each in issuers] != [64]:
         raise Untrusted("subpacket form")
     return Signature(
-        version=version,
-        kind=kind,
-        algorithm=algorithm,
-        hash=hash_,
-        created=int.from_bytes(created[0], "big"),
-        issuers=issuers,
-        hashed=hashed,
-        backsigs=tuple(each for each in unhashed if each.kind == EMBEDDED),
-        head=body[: 4 + size] + hashed_area,
-        left=left,
-        salt=salt,
-        values=_values(algorithm, reader.rest()),
+        version,
+        kind,
+        algorithm,
+        hash_,
+        int.from_bytes(created[0], "big"),
+        issuers,
+        hashed,
+        tuple([each for each in unhashed if each.kind == EMBEDDED]),
+        body[: 4 + size] + hashed_area,
+        left,
+        salt,
+        _values(algorithm, reader.rest()),
     )
 
 
@@ -271,14 +277,15 @@ def _subpackets(area: bytes) -> tuple[Subpacket, ...]:
         piece = reader.take(length_of(reader, reader.byte()))
         if not piece:
             raise Untrusted("truncated")
-        found.append(Subpacket(piece[0] & 0x7F, piece[1:], piece[0] > 0x7F))
+        kind = piece[0]
+        found.append(Subpacket(kind & 0x7F, piece[1:], kind > 0x7F))
     return tuple(found)
 
 
 def _issuers(subpackets: Iterable[Subpacket]) -> Iterator[str]:
-    for each in subpackets:
-        if each.kind == ISSUER:
-            yield each.value.hex().upper()
-        elif each.kind == ISSUER_FINGERPRINT:
+    for kind, value, _ in subpackets:
+        if kind == ISSUER:
+            yield value.hex().upper()
+        elif kind == ISSUER_FINGERPRINT:
             # One of another form names nobody.
-            yield each.value[1:].hex().upper() if FINGERPRINT.fullmatch(each.value) else ""
+            yield value[1:].hex().upper() if FINGERPRINT.fullmatch(value) else ""

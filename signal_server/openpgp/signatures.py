@@ -17,8 +17,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass, replace
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from ..errors import BadRequest, Unavailable, Untrusted
 from ..messages import (
@@ -46,8 +45,7 @@ MAX_KNOWN: Final = 1024
 """SIGNED_NAMESPACEs whose verdict is kept: a client signs one and sends it with each request."""
 
 
-@dataclass(frozen=True, slots=True)
-class Statement:
+class Statement(NamedTuple):
     """The text of a SIGNED_SIGNAL. `time_ms` is the signer's, since 1970."""
 
     type: str
@@ -180,7 +178,8 @@ class Signatures:
         is_replay = self._memory.remember_once(once, seconds=again_ms / 1000 + 1)
         if is_replay and not asked.is_answer:
             raise Untrusted("replay")
-        return replace(agreed, once=once, is_replay=is_replay)
+        agreed.once, agreed.is_replay = once, is_replay
+        return agreed
 
     def refused(self, admitted: Admitted) -> None:
         """Nothing was done of what this request asks, so it may come again as it is."""
@@ -214,6 +213,11 @@ class Signatures:
         """What `GET /key` answers."""
         return self.keyring.public_key()
 
+    @property
+    def blocks(self) -> bool:
+        """May a call wait for another process?"""
+        return self.keyring.blocks
+
     def is_ready(self) -> bool:
         return self.keyring.is_ready()
 
@@ -226,8 +230,7 @@ class Signatures:
         A key that was revoked or has expired since is still noticed, for it signs the signal too.
         """
         name = hashlib.sha256(f"{sealed.namespace}\0{sealed.public_key}".encode()).digest()
-        with self._lock:
-            known = self._known.get(name)
+        known = self._known.get(name)
         if known is None:
             with self._timed("verify"):
                 known = self.keyring.verify(sealed.namespace, sealed.public_key, who)

@@ -15,7 +15,7 @@ import time
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -81,18 +81,8 @@ class Metrics:
 
     def openpgp(self, operation: str) -> AbstractContextManager[None]:
         """Take the time of a signature that is made or verified."""
-        return self._timed(operation)
-
-    @contextmanager
-    def _timed(self, operation: str) -> Iterator[None]:
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            row = self._openpgp.setdefault((operation,), _row(OPENPGP_BUCKETS))
-            seconds = time.perf_counter() - started
-            row[bisect_left(OPENPGP_BUCKETS, seconds)] += 1
-            row[-1] += seconds
+        row = self._openpgp.get((operation,))
+        return _Timed(row or self._openpgp.setdefault((operation,), _row(OPENPGP_BUCKETS)))
 
     def limit_hit(self, limit: str) -> None:
         """Count a request that a limit refused."""
@@ -143,6 +133,23 @@ def exposition(metrics: Metrics, statistics: Statistics) -> bytes:
     if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
         ProcessCollector(registry=registry)
     return generate_latest(registry)
+
+
+class _Timed:
+    """Adds the time of a block to a row of `OPENPGP_BUCKETS`."""
+
+    __slots__ = ("_row", "_started")
+
+    def __init__(self, row: list[float]) -> None:
+        self._row = row
+
+    def __enter__(self) -> None:
+        self._started = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        seconds = time.perf_counter() - self._started
+        self._row[bisect_left(OPENPGP_BUCKETS, seconds)] += 1
+        self._row[-1] += seconds
 
 
 def _row(buckets: tuple[float, ...]) -> list[float]:
