@@ -106,14 +106,14 @@ def run(command: list[str], given: bytes, *, files: tuple[int, ...] = ()) -> tup
         Failed: it is not there, or it was killed, by us if it took too long.
     """
     name = command[0]
-    with memory_file(given) as source, memory_file() as output:
+    with source_of(given) as source, memory_file() as output:
         # What it gets twice under one number is what it inherits; and nothing else is.
         places = ((source.fileno(), 0), (output.fileno(), 1), *((each, each) for each in files))
         actions: list[Any] = [(os.POSIX_SPAWN_DUP2, here, there) for here, there in places]
         actions.append((os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0))
         try:
             pid = os.posix_spawn(
-                found(name),
+                path_of(name),
                 command,
                 ENVIRONMENT,
                 file_actions=actions,
@@ -137,29 +137,44 @@ def run(command: list[str], given: bytes, *, files: tuple[int, ...] = ()) -> tup
 
 def ends(pid: int, seconds: float) -> bool:
     """Does this child end in time? It is not reaped."""
-    if hasattr(os, "pidfd_open"):
+    try:
         watched = os.pidfd_open(pid)
-        try:
-            poll = select.poll()
-            poll.register(watched, select.POLLIN)
-            return bool(poll.poll(seconds * 1000))
-        finally:
-            os.close(watched)
-    deadline = time.monotonic() + seconds
-    while os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.001)
-    return True
+    except (AttributeError, OSError):  # not Linux, or a sandbox that has none
+        deadline = time.monotonic() + seconds
+        while os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.001)
+        return True
+    try:
+        poll = select.poll()
+        poll.register(watched, select.POLLIN)
+        return bool(poll.poll(seconds * 1000))
+    finally:
+        os.close(watched)
 
 
 @functools.cache
-def found(program: str) -> str:
+def path_of(program: str) -> str:
     """Where a program is: each `execve` that looks for it costs as much as a line to the worker."""
     path = shutil.which(program, path=ENVIRONMENT["PATH"])
     if path is None:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
     return path
+
+
+def source_of(content: bytes) -> IO[bytes]:
+    """A file to be read. It may hold a passphrase, which does not go to a disk."""
+    if hasattr(os, "memfd_create"):
+        return memory_file(content)
+    reader, writer = os.pipe()
+
+    def feed() -> None:
+        with contextlib.suppress(OSError), open(writer, "wb") as end:
+            end.write(content)
+
+    threading.Thread(target=feed, daemon=True).start()
+    return open(reader, "rb")
 
 
 def memory_file(content: bytes = b"") -> IO[bytes]:
