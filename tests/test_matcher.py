@@ -110,7 +110,7 @@ class Desk:
         return self.store.statistics()["waiting"]
 
 
-def settings(**rates: str | int) -> Settings:
+def settings(**rates: str | int | None) -> Settings:
     off: dict[str, Any] = {f"{name}_limit": None for name in ("request", "pair", "address")}
     given = {name: parse(rate) if isinstance(rate, str) else rate for name, rate in rates.items()}
     return replace(Settings.from_env({}, {}), **off | given)
@@ -132,10 +132,10 @@ def redis() -> Iterator[RedisServer]:
         yield server
 
 
-def shared(redis: RedisServer, most: int | None = None, longest_ms: int = 60_000) -> Desk:
+def shared(redis: RedisServer, most: int | None = None, **rates: str) -> Desk:
     """One of several processes."""
     servers = Servers(redis.url, timeout_seconds=10)
-    limits = RedisLimits(servers, settings(held_per_address=most), longest_ms=longest_ms)  # type: ignore[arg-type]
+    limits = RedisLimits(servers, settings(held_per_address=most, **rates), longest_ms=60_000)
     return Desk(RedisStore(servers, TIMES, sweep_ms=10**9), limits)
 
 
@@ -203,6 +203,7 @@ def test_what_hands_nothing_over_needs_no_open_connection() -> None:
     desk = Desk()
     alone = desk.ask("ann", "bad nonce")
     assert desk.matcher.begin(alone, lambda: False).type == NO_PEER
+    desk.write(alone, written=False)
     assert desk.seen.words == []
 
 
@@ -327,9 +328,10 @@ def test_who_may_not_wait_is_matched_or_refused_and_not_counted(
 
 
 def test_a_bounce_that_may_not_wait_changes_nothing() -> None:
-    desk = Desk(most=1)
+    desk = Desk(most=1, request_limit="1 per minute")
     held, nonce = desk.demoted("ann", "ben")
     assert kind(desk.ask("ben", nonce, bounce=True)).startswith("Full")
+    assert kind(desk.ask("ben")) == "RateLimited request", "nor does it take back that he came"
     assert kind(desk.ask("ben", nonce)) == ""
     assert kind(held) == ANSWER
 
@@ -364,6 +366,14 @@ def test_a_bounce_for_which_there_is_no_place_changes_nothing(redis: RedisServer
     assert kind(desk.ask("ann", nonce, bounce=True)) == "RateLimited held"
     assert kind(desk.ask("ann", nonce)) == ""
     assert kind(held) == ANSWER
+
+
+def test_who_finds_no_place_may_ask_again_in_a_second_and_was_not_counted(redis: RedisServer) -> None:
+    desk = shared(redis, most=0, request_limit="1 per minute")
+    for _ in range(2):
+        refusal = desk.ask("ann").result
+        assert isinstance(refusal, RateLimited)
+        assert (refusal.reason, refusal.retry_after) == ("held", 1)
 
 
 def test_what_another_process_decides_reaches_who_waits_here(redis: RedisServer) -> None:
