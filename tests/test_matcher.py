@@ -368,6 +368,13 @@ def test_a_bounce_for_which_there_is_no_place_changes_nothing(redis: RedisServer
     assert kind(held) == ANSWER
 
 
+def test_who_is_matched_at_once_needs_no_place(redis: RedisServer) -> None:
+    held = shared(redis).ask("ann")
+    assert kind(held) == ""
+    told = shared(redis, most=0).ask("ben")
+    assert (kind(told), told.has_place) == (DEMOTE, False)
+
+
 def test_who_finds_no_place_may_ask_again_in_a_second_and_was_not_counted(redis: RedisServer) -> None:
     desk = shared(redis, most=0, request_limit="1 per minute")
     for _ in range(2):
