@@ -276,6 +276,15 @@ class TestWindows:
         windows.restart(b"b")
         assert len(windows) <= 2
 
+    def test_windows_of_last_hits_are_kept_and_forgotten_too(self, clock: Clock) -> None:
+        windows = Windows(1, 10, "name", clock)
+        for number in range(500):
+            windows.restart(b"%d" % number)
+            clock.now += 0.1
+            assert len(windows) <= 201
+            if number >= 90:
+                assert refused(lambda: windows.check(b"%d" % (number - 90)))  # noqa: B023
+
     def test_what_is_taken_back_was_never_hit(self, clock: Clock) -> None:
         windows = Windows(2, 10, "name", clock)
         windows.take_back(b"nobody")

@@ -205,6 +205,9 @@ def test_what_hands_nothing_over_needs_no_open_connection() -> None:
     assert desk.matcher.begin(alone, lambda: False).type == NO_PEER
     desk.write(alone, written=False)
     assert desk.seen.words == []
+    held, answer = desk.answered("ann", "ben")
+    desk.write(held)
+    assert desk.matcher.begin(answer, lambda: False).type == DELIVERED
 
 
 def test_an_offer_that_was_not_written_goes_back() -> None:
@@ -255,6 +258,14 @@ def test_an_answer_to_who_has_gone_sends_the_responder_on() -> None:
     desk.matcher.resolve(held, HungUp())
     answer = desk.ask("ben", nonce)
     assert (kind(answer), desk.seen.words) == (NO_PEER, ["answer lost"])
+
+
+def test_that_nobody_came_need_reach_nobody() -> None:
+    desk = Desk()
+    desk.matcher.resolve(desk.ask("ann"), HungUp())
+    desk.now_ms += TIMES.request
+    desk.matcher.expire()
+    assert (desk.held, desk.seen.words) == (0, [])
 
 
 def test_a_request_ends_once() -> None:
