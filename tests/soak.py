@@ -90,7 +90,9 @@ def settled(samples: list[dict[str, float]]) -> list[dict[str, float]]:
 
 
 def slope(samples: list[dict[str, float]], what: str) -> float:
-    """Of a straight line through what was sampled, for an hour."""
+    """Of a straight line through what was sampled, for an hour; NaN if that is not two samples."""
+    if len(samples) < 2:
+        return float("nan")
     points = [(each["at"] / 3600, each[what]) for each in samples]
     x_mean, y_mean = (sum(values) / len(points) for values in zip(*points, strict=True))
     above = sum((x - x_mean) * (y - y_mean) for x, y in points)
@@ -118,7 +120,7 @@ SHOWN = {
     "memory": "memory of the workers, MB",
     "descriptors": "descriptors",
     "greenlets": "greenlets",
-    "processes": "gpg processes",
+    "processes": "processes beside the workers (one is the helper of gpg)",
     "keys": "keys in Redis",
     "redis memory": "memory of Redis, MB",
 }
@@ -136,7 +138,8 @@ def draw(runs: dict[str, list[dict[str, float]]], path: str) -> None:
         for run, samples in runs.items():
             if name in samples[0]:
                 minutes = [each["at"] / 60 for each in samples]
-                axis.plot(minutes, [each[name] for each in samples], label=run, linewidth=1)
+                colour = f"C{list(runs).index(run)}"
+                axis.plot(minutes, [each[name] for each in samples], colour, label=run, linewidth=1)
         axis.set_title(title, fontsize=10)
         axis.set_ylim(bottom=0)
         axis.grid(alpha=0.3)
