@@ -47,6 +47,7 @@ from pathlib import Path
 import signal_server.matching.stores.redis_scripts as redis_scripts
 from live import Server
 from redis_server import REDIS, VALKEY, RedisServer
+from signal_server.matching.stores.base import LEAVE_SECONDS
 
 REQUEST_SECONDS = 3.0
 ANSWER_SECONDS = 1.0
@@ -361,7 +362,8 @@ def check_handed(seen: Seen) -> None:
         came, ended = seen.ended.get(offer, (0, 0))
         # A fault may delay the request itself until its LEAVE is forgotten.
         if ended and not any(start < ended + 0.5 and came - 0.5 < end for start, end in seen.troubled):
-            late = [each for each in given if each.sent > ended]
+            # A request that took longer to be read than a LEAVE is remembered is none that was left.
+            late = [each for each in given if ended < each.sent and each.at < ended + LEAVE_SECONDS]
             seen.wrong += [
                 f"{offer} was handed out {each.sent - ended:.3f} s after its LEAVE" for each in late
             ]
@@ -482,9 +484,13 @@ def chaos(
     return seen
 
 
+def kind_of(wrong: str) -> str:
+    return re.sub(r"\S*\d\S*", "*", wrong)
+
+
 def report(seen: Seen) -> str:
     waits, refused = sorted(seen.waits) or [0.0], sorted(seen.refused) or [0.0]
-    kinds = Counter(re.sub(r"\S*\d\S*", "*", each) for each in seen.wrong)
+    kinds = Counter(map(kind_of, seen.wrong))
     recovery, again, early = (sorted(each) or [0.0] for each in (seen.recovery, seen.again, seen.early))
     lines = [
         f"faults     {dict(seen.faults)}",
@@ -498,7 +504,7 @@ def report(seen: Seen) -> str:
         f"{again[-1]:.1f} s (most)",
         f"DELIVERED  is known {1000 * early[-1]:.0f} ms before the ANSWER at most",
         f"wrong      {len(seen.wrong)} {dict(kinds)}",
-        *(f"           {each}" for each in seen.wrong[:20]),
+        *(f"           {each}" for each in sorted(seen.wrong, key=lambda each: kinds[kind_of(each)])[:20]),
     ]
     return "\n".join(lines)
 

@@ -506,7 +506,8 @@ class World:
 
     def told_no_peer(self, ask: Ask, told: dict[str, Any]) -> None:
         waits = ask.asks == "CONNECT" and "REQUEST" not in ask.words and ask.sent_at and not ask.dribbled
-        if waits and self.green.now < ask.sent_at + REQUEST_SECONDS - 0.002:
+        early = self.green.now < ask.sent_at + REQUEST_SECONDS - 0.002
+        if waits and early and not self.has_forgotten:
             self.wrong.append(f"{ask.text} ends before its time")
 
     def told_left(self, ask: Ask, told: dict[str, Any]) -> None:

@@ -325,7 +325,7 @@ class Machine(RuleBasedStateMachine):
             self.tickets.setdefault(holder, len(self.tickets) % self.processes)
         expected = getattr(self.model, event)(*words, **options)
         store = self.stores[self.tickets[holder] if holder is not None else 0]
-        if event == "claim":
+        if event in ("claim", "settle"):  # by whom it was handed to
             store = self.stores[self.claimers.get(str(words[0]), 0)]
         told = getattr(store, event)(*words, **options)
         if event == "leave":  # which Redis forgets by its own clock, ahead of ours on a busy machine
