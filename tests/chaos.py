@@ -370,7 +370,7 @@ def check_handed(seen: Seen) -> None:
         for one, other in itertools.permutations(given, 2):
             if one.told == "DELIVERED" and other.sent > one.told_at:
                 seen.wrong.append(f"{offer} was handed out after it was answered")
-            until = one.sent + ANSWER_SECONDS - 0.01 if one.ended is None else one.ended
+            until = min(one.sent + ANSWER_SECONDS - 0.01, one.ended or float("inf"))
             if one.at < other.sent and other.at < until:
                 seen.wrong.append(f"{offer} was out with two: {one} {other}")
 

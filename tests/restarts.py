@@ -25,6 +25,8 @@ from live import Server
 BACKOFF_SECONDS = 0.5
 """The random pause is a part of this, which doubles with each failure in a row."""
 
+RELOADED = "Handling signal: hup"
+
 SPREAD = 500
 """So many that are turned away come again in one second, says the protocol."""
 
@@ -100,9 +102,12 @@ async def under_reloads(
     seen = Seen()
     waiters = [asyncio.create_task(wait_on(server.port, seen, number)) for number in range(waiting)]
     coming = asyncio.create_task(newcomers(server.port, seen, per_second, seconds + 1))
-    for _ in range(reloads):
+    for number in range(reloads):
         await asyncio.sleep(seconds / reloads)
         server.process.send_signal(signal.SIGHUP)
+        async with asyncio.timeout(60):
+            while server.log.count(RELOADED) <= number:  # for two that are not taken yet are one
+                await asyncio.sleep(0.01)
     await coming
     await end(waiters)
     return seen
@@ -205,7 +210,7 @@ def main() -> int:
             seen = asyncio.run(
                 under_reloads(server, options.reloads, options.seconds, options.waiting, options.newcomers)
             )
-            done, stacks = server.log.count("Handling signal: hup"), server.log.count("Traceback")
+            done, stacks = server.log.count(RELOADED), server.log.count("Traceback")
         print(f"{done} reloads; replies: {dict(seen.replies)}; cut: {dict(seen.cut)};", end=" ")
         print(f"refused: {seen.refused}; stacks: {stacks}")
         return min(1, seen.cut.total() + seen.refused + stacks)
