@@ -259,7 +259,6 @@ def answer_before_the_end(worker):
                 os.kill(worker.ppid, signal.SIGHUP)
             drain(gently)
 
-    _thread.start_new_thread(end_by_itself, ())
     for number, options in ((signal.SIGTERM, gently), (signal.SIGQUIT, NOW), (signal.SIGINT, NOW)):
         before = signal.getsignal(number)
 
@@ -271,6 +270,9 @@ def answer_before_the_end(worker):
 
         signal.signal(number, handle)
         signal.siginterrupt(number, False)
+    if not worker.alive:  # it was told before it could hear it, by a reload that followed on another
+        told.append(signal.SIGTERM)
+    _thread.start_new_thread(end_by_itself, ())
 
 
 def post_request(worker, req, environ, resp):
