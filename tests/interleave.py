@@ -162,7 +162,7 @@ class World:
         self.offers: dict[str, Ask] = {}
         self.left: dict[str, tuple[int, float]] = {}  # by offer: when its LEAVE was told to have come
         self.is_ending = False
-        self.has_forgotten = False
+        self.has_forgotten = self.has_paused = False
         self.is_vague = False  # the store was away, or somebody does not read what he is told
         self.ends = self.rng.random() < 0.1
         self.seen: Counter[str] = Counter()
@@ -256,6 +256,8 @@ class World:
         self.green.now = round(self.green.now + seconds, 4)
 
     def stop(self) -> None:
+        """A request whose call is under way is overdue then, and may leave its offer behind."""
+        self.has_paused = True
         self.advance(LONGEST_SECONDS + 1)
         if self.rng.random() < 0.5:
             for each in self.processes:
@@ -263,7 +265,8 @@ class World:
 
     def forget(self) -> None:
         """A Redis that was killed, of which our own store's care is not part: each request has its clock."""
-        self.store, self.is_vague, self.has_forgotten = self.new_store(), True, True
+        self.store, self.is_vague = self.new_store(), True
+        self.has_forgotten = self.has_paused = True
         self.left.clear()
 
     def poll(self) -> None:
@@ -481,7 +484,7 @@ class World:
         if offer.peer == ask.peer:
             self.wrong.append(f"{ask.peer} meets itself")
         step, at = self.left.get(offer.text, (self.step, 0.0))
-        if step < ask.sent and self.green.now < at + LEAVE_SECONDS and not self.has_forgotten:
+        if step < ask.sent and self.green.now < at + LEAVE_SECONDS and not self.has_paused:
             self.wrong.append(f"{offer.text} was handed out after its LEAVE")
         # If one was served by gunicorn's code and one by callbacks, each is seen to leave in its own time.
         mixed = self.lines_of_gunicorn & {offer.line, ask.line} and self.processes[0].serving is not None
