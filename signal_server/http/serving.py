@@ -177,7 +177,7 @@ class Serving:
         self._loop = gevent.get_hub().loop
         self._epoll = get_original("select", "epoll")()
         self._watcher = self._loop.io(self._epoll.fileno(), 1)
-        self._watcher.start(guarded, self._events)
+        self._watcher.start(guarded, self.serve_ready)
 
     def __len__(self) -> int:
         return len(self._connections)
@@ -207,7 +207,7 @@ class Serving:
 
     # --- events --------------------------------------------------------------------------------------------
 
-    def _events(self) -> None:
+    def serve_ready(self) -> None:
         """Serve what is ready.
 
         All of it is read before anything is written: a client that is woken by each reply apart costs the
@@ -232,7 +232,7 @@ class Serving:
         """See to it that what is ready is read. Its events are over, so nothing would call for it again."""
         if self._ready and not self._will_read:
             self._will_read = True
-            self._loop.run_callback(guarded, self._events)
+            self._loop.run_callback(guarded, self.serve_ready)
 
     def _look(self) -> None:
         """See what has happened by now: hang-ups first, and then what is to be read, in its turn.

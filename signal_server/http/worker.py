@@ -139,7 +139,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
             try:
                 fd, address = accept()
             except BlockingIOError:
-                return
+                break
             except OSError:
                 # For want of a descriptor, most likely; the watcher would call again at once, and for ever.
                 self._pause_accepting()
@@ -152,6 +152,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
                 sock.close()
                 continue
             self._serving.add(sock, fd, address[0], now)
+        self._serving.serve_ready()  # what they ask is there by now, most often: a turn of the loop less
 
     def _pause_accepting(self) -> None:
         """The kernel's queue keeps newcomers meanwhile."""
