@@ -12,5 +12,9 @@ show(`I am ${signer.fingerprint}.`);
 
 const link = await connect(server, { namespace: location.hash.slice(1) || "kbpgp", signer });
 show(`Linked with ${link.remoteKey}.`);
-link.channel.onmessage = ({ data }) => show(`It says: ${data}`);
-link.channel.send("hello");
+link.channel.onmessage = ({ data }) => {
+  show(`It says: ${data}`);
+  if (link.role === "responder") link.channel.send("hello");
+};
+// What a responder in Chromium says in the moment in which a link opens is now and then lost, so the other speaks first.
+if (link.role === "initiator") link.channel.send("hello");
