@@ -452,6 +452,22 @@ def test_a_reply_that_is_decided_is_not_taken_back() -> None:
     assert kind(held) == ANSWER
 
 
+def test_who_ends_while_the_store_is_asked_leaves_no_offer_behind(redis: RedisServer) -> None:
+    for desk in (Desk(), shared(redis)):
+
+        def end(ticket: Ticket, desk: Desk = desk) -> None:
+            desk.matcher.resolve(ticket, HungUp())
+
+        desk.ask("ann", opened=end)
+        assert desk.held == 0
+        _, nonce = desk.demoted("ben", "cat")
+        desk.ask("cat", nonce, bounce=True, opened=end)
+        assert desk.held == 1, "ben's, which cat gave back"
+        desk.ask("dan", opened=end)
+        assert desk.held == 1, "dan was handed it, and it returned"
+        assert kind(desk.ask("eve")) == DEMOTE
+
+
 # --- a store that is away ----------------------------------------------------------------------------------
 
 

@@ -74,10 +74,10 @@ class Matcher:
     def _present(self, nonce: str, ticket: Ticket) -> bool:
         """Answer or bounce the offer of this nonce. Returns False if it is not good."""
         if ticket.is_bounce:
-            outcome = self._store.bounce(ticket, nonce, may_wait=ticket.refusal is None)
-        else:
-            outcome = self._store.answer(ticket, nonce)
-        return self.apply(outcome).good
+            return self._bring(
+                ticket, self._store.bounce(ticket, nonce, may_wait=ticket.refusal is None)
+            ).good
+        return self.apply(self._store.answer(ticket, nonce)).good
 
     def _connect(self, ticket: Ticket) -> None:
         if ticket.is_replay:
@@ -85,7 +85,16 @@ class Matcher:
         self._limits.count_connect(ticket.peer)
         ticket.is_counted = True
         may_wait = ticket.refusal is None and (ticket.nonce is None or ticket.is_bounce)
-        self.apply(self._store.connect(ticket, may_wait=may_wait))
+        self._bring(ticket, self._store.connect(ticket, may_wait=may_wait))
+
+    def _bring(self, ticket: Ticket, outcome: Outcome) -> Outcome:
+        """Hand out what became of a request that may wait in the store now."""
+        has_ended = ticket.result is not None  # while the store was asked, as in a process that was stopped
+        self.apply(outcome)
+        if has_ended:
+            with suppress(Unavailable):  # the store drops it when its time is over
+                self.apply(self._store.withdraw(ticket.ticket))
+        return outcome
 
     def _hold(self, ticket: Ticket) -> None:
         """The request has to wait, but it may not if too many of its address do, in whatever process."""
