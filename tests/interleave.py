@@ -256,7 +256,7 @@ class World:
         self.green.now = round(self.green.now + seconds, 4)
 
     def stop(self) -> None:
-        """A request whose call is under way is overdue then, and may leave its offer behind."""
+        """A request whose call is under way is overdue then: it ends before its call does."""
         self.has_paused = True
         self.advance(LONGEST_SECONDS + 1)
         if self.rng.random() < 0.5:
