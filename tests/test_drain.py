@@ -93,7 +93,7 @@ def test_one_worker_less_answers_whom_it_held() -> None:
         shared = {"REDIS_URL": redis.url, "SECRET_KEY": "the same", "WEB_CONCURRENCY": 2}
         with Server(REQUEST_TIMEOUT=12, **shared) as server:
             waiting = [server.call(connect(f"peer {i}", NAMESPACE=f"room {i}")) for i in range(24)]
-            assert eventually(lambda: all(each.is_held() for each in waiting))
+            server.until(waiting=24)
             server.process.send_signal(signal.SIGTTOU)
             assert eventually(lambda: len(server.workers) == 1)
             told = [each for each in waiting if not each.is_held()]
