@@ -13,7 +13,7 @@ EXAMPLE = runpy.run_path(str(ROOT / "docs/examples/gstreamer_peer.py"))
 
 
 def link(server, says, **options):
-    peer = EXAMPLE["Peer"]([], lambda text: print(text, flush=True))
+    peer = EXAMPLE["Peer"]([])
     EXAMPLE["connect"](server, offer=peer.offer, answer=peer.answer, link=peer.link, **options)
     for _ in range(100):
         peer.say(says)

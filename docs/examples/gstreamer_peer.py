@@ -36,6 +36,11 @@ KINDS = {"offer": GstWebRTC.WebRTCSDPType.OFFER, "answer": GstWebRTC.WebRTCSDPTy
 Gst.init(None)
 
 
+def tell(text):
+    """Print a line in one piece: the pipeline's threads print, too."""
+    print(f"{text}\n", end="", flush=True)
+
+
 class Peer:
     """One end of a link: a pipeline of its own for each offer and each answer, until one opens.
 
@@ -43,7 +48,7 @@ class Peer:
         hear: called with each text.
     """
 
-    def __init__(self, ice_servers, hear=print, video=None):
+    def __init__(self, ice_servers, hear=tell, video=None):
         self.ice_servers, self.hear, self.video = ice_servers, hear, video
         self.id = secrets.token_hex(16)
         self.pipeline = None
@@ -143,10 +148,10 @@ class Peer:
 
 
 def main(url, namespace=None, *flags):
-    peer = Peer(ice_servers(url), lambda text: print(text, flush=True), VIDEO if "--video" in flags else None)
+    peer = Peer(ice_servers(url), video=VIDEO if "--video" in flags else None)
     try:
         exchange = connect(url, offer=peer.offer, answer=peer.answer, link=peer.link, namespace=namespace)
-        print("linked, as the", exchange.role, flush=True)
+        tell(f"linked, as the {exchange.role}")
         peer.say("hello from GStreamer")
         # A peer that is killed is never noticed here: a robot needs a heartbeat of its own.
         peer.closed.wait()
