@@ -25,7 +25,7 @@ import json
 import math
 import re
 from binascii import a2b_qp
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from json.decoder import scanstring  # type: ignore[attr-defined]
@@ -146,6 +146,20 @@ def digest_of(signal: str) -> bytes:
     return blake2b(signal.encode("utf-8"), digest_size=16).digest()
 
 
+class Count(NamedTuple):
+    """What the store is to count before an event. If it is one too many, the event is refused.
+
+    Attributes:
+        limit: names it to the client.
+        key: of the count.
+        rate: as `counts.lua` reads it.
+    """
+
+    limit: str
+    key: bytes
+    rate: bytes
+
+
 @dataclass(slots=True)
 class Arrival:
     """A request as the store sees it.
@@ -160,6 +174,7 @@ class Arrival:
         wait_ms: how long it may wait from now on.
         rematch: it may meet again a peer that it was linked with.
         name, leaver: the LEAVE of this name by this client ends it; empty if it has no name.
+        counts: what is to be counted with its next event, if not before.
     """
 
     ticket: str
@@ -172,6 +187,7 @@ class Arrival:
     rematch: bool = False
     name: str = ""
     leaver: bytes = b""
+    counts: Sequence[Count] = ()
 
 
 class Reply(NamedTuple):

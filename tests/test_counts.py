@@ -17,6 +17,7 @@ from signal_server.errors import RateLimited
 from signal_server.matching.limits import Limits, MemoryLimits, Windows
 from signal_server.matching.stores.redis_client import Servers
 from signal_server.matching.stores.redis_counts import RedisLimits
+from signal_server.matching.tickets import Ticket
 from signal_server.settings import Settings
 
 Make = Callable[..., Limits]
@@ -51,6 +52,19 @@ def make(request: pytest.FixtureRequest, redis: RedisServer, servers: Servers) -
     return limits
 
 
+def of(address: bytes = b"a", peer: bytes = b"p") -> Ticket:
+    ticket = Ticket(address)
+    ticket.peer = peer
+    return ticket
+
+
+def connect(limits: Limits, peer: bytes) -> None:
+    """Count a connect of this peer at once."""
+    ticket = of(peer=peer)
+    limits.count_connect(ticket)
+    limits.count_now(ticket)
+
+
 def refused(call: Callable[[], None]) -> tuple[str, int] | None:
     """The limit that refuses this, and in how many seconds it may be tried again."""
     try:
@@ -62,58 +76,58 @@ def refused(call: Callable[[], None]) -> tuple[str, int] | None:
 
 def test_an_address_is_counted_in_its_window(make: Make) -> None:
     limits = make(address_limit="3 per 40 seconds")
-    assert [refused(lambda: limits.count_address(b"a")) for _ in range(3)] == [None] * 3
-    limit, seconds = refused(lambda: limits.count_address(b"a")) or ("", 0)
+    assert [refused(lambda: limits.count_address(of(b"a"))) for _ in range(3)] == [None] * 3
+    limit, seconds = refused(lambda: limits.count_address(of(b"a"))) or ("", 0)
     assert limit == "address"
     assert 38 <= seconds <= 40
-    assert refused(lambda: limits.count_address(b"b")) is None
+    assert refused(lambda: limits.count_address(of(b"b"))) is None
 
 
 def test_a_window_ends_and_is_not_prolonged_by_hits(make: Make) -> None:
     limits = make(address_limit="1 per 2 seconds")
-    limits.count_address(b"a")
+    limits.count_address(of(b"a"))
     time.sleep(0.5)
-    assert refused(lambda: limits.count_address(b"a"))
+    assert refused(lambda: limits.count_address(of(b"a")))
     time.sleep(1.7)
-    assert refused(lambda: limits.count_address(b"a")) is None
+    assert refused(lambda: limits.count_address(of(b"a"))) is None
 
 
 def test_a_connect_that_was_not_let_wait_is_not_counted(make: Make) -> None:
     limits = make(request_limit="1 per minute")
-    limits.count_connect(b"p")
+    connect(limits, b"p")
     limits.uncount_connect(b"p")
-    assert refused(lambda: limits.count_connect(b"p")) is None
-    assert refused(lambda: limits.count_connect(b"p")) == ("request", 60)
+    assert refused(lambda: connect(limits, b"p")) is None
+    assert refused(lambda: connect(limits, b"p")) == ("request", 60)
     limits.uncount_connect(b"nobody")
-    assert refused(lambda: limits.count_connect(b"nobody")) is None
-    assert refused(lambda: limits.count_connect(b"nobody")) == ("request", 60)
+    assert refused(lambda: connect(limits, b"nobody")) is None
+    assert refused(lambda: connect(limits, b"nobody")) == ("request", 60)
 
 
 def test_a_connect_too_soon_after_a_pairing_is_not_counted(make: Make) -> None:
     limits = make(request_limit="1 per minute", pair_limit="1 per 2 seconds")
     limits.count_pairing(b"p")
-    assert refused(lambda: limits.count_connect(b"p")) == ("pair", 2)
+    assert refused(lambda: connect(limits, b"p")) == ("pair", 2)
     time.sleep(1)
     limits.count_pairing(b"p")
     time.sleep(1.2)
-    assert refused(lambda: limits.count_connect(b"p")) == ("pair", 1), "the window is of the last pairing"
+    assert refused(lambda: connect(limits, b"p")) == ("pair", 1), "the window is of the last pairing"
     time.sleep(1)
-    assert refused(lambda: limits.count_connect(b"p")) is None
+    assert refused(lambda: connect(limits, b"p")) is None
 
 
 def test_several_pairings_may_be_allowed(make: Make) -> None:
     limits = make(pair_limit="2 per minute")
     limits.count_pairing(b"p")
-    assert [refused(lambda: limits.count_connect(b"p")) for _ in range(3)] == [None] * 3
+    assert [refused(lambda: connect(limits, b"p")) for _ in range(3)] == [None] * 3
     limits.count_pairing(b"p")
-    assert refused(lambda: limits.count_connect(b"p")) == ("pair", 60)
+    assert refused(lambda: connect(limits, b"p")) == ("pair", 60)
 
 
 def test_a_limit_that_is_off_counts_nothing(make: Make, redis: RedisServer) -> None:
     limits = make(held_per_address=None)
     for _ in range(9):
-        limits.count_address(b"a")
-        limits.count_connect(b"p")
+        limits.count_address(of(b"a"))
+        connect(limits, b"p")
         limits.count_pairing(b"p")
         limits.uncount_connect(b"p")
         assert limits.take_place(b"a", "ticket")
@@ -128,8 +142,8 @@ def test_every_count_has_an_end(redis: RedisServer, servers: Servers) -> None:
             settings(address_limit=rate, request_limit=rate, pair_limit=rate, held_per_address=2),
             longest_ms=5_000,
         )
-        limits.count_address(b"a")
-        limits.count_connect(rate.encode())
+        limits.count_address(of(b"a"))
+        connect(limits, rate.encode())
         limits.count_pairing(rate.encode())
         limits.uncount_connect(b"x")
         limits.take_place(b"a", rate)
@@ -187,21 +201,21 @@ def test_counts_fall_back_to_the_process() -> None:
             "pair_limit": "1 per minute",
         }
         limits = RedisLimits(Servers(own.url), settings(**rates, held_per_address=1), longest_ms=5_000)
-        limits.count_address(b"a")
+        limits.count_address(of(b"a"))
         assert limits.take_place(b"a", "one")
         limits.count_pairing(b"q")
         own.kill()
-        assert [refused(lambda: limits.count_address(b"a")) for _ in range(3)] == [
+        assert [refused(lambda: limits.count_address(of(b"a"))) for _ in range(3)] == [
             None,
             None,
             ("address", 60),
         ]
-        limits.count_connect(b"p")
-        assert refused(lambda: limits.count_connect(b"p")) == ("request", 60)
+        connect(limits, b"p")
+        assert refused(lambda: connect(limits, b"p")) == ("request", 60)
         limits.uncount_connect(b"p")
         limits.count_pairing(b"p")
-        assert refused(lambda: limits.count_connect(b"p")) == ("pair", 60)
-        assert refused(lambda: limits.count_connect(b"q")) == ("pair", 60), "it was counted here, too"
+        assert refused(lambda: connect(limits, b"p")) == ("pair", 60)
+        assert refused(lambda: connect(limits, b"q")) == ("pair", 60), "it was counted here, too"
         assert limits.take_place(b"a", "two"), "each process keeps to its own count meanwhile"
         limits.leave_place(b"a", "two")
 

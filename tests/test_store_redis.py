@@ -569,8 +569,8 @@ class _losing_replies:
     def __enter__(self) -> None:
         run = self._store._library.run
 
-        def lose(*words: object) -> None:
-            run(*words)  # type: ignore[arg-type]
+        def lose(*words: object, **keys: object) -> None:
+            run(*words, **keys)  # type: ignore[arg-type]
             raise Unavailable
 
         self._monkeypatch.setattr(self._store._library, "run", lose)

@@ -106,13 +106,16 @@ class Endpoint:
 
     # --- the steps -----------------------------------------------------------------------------------------
 
-    def open(self, head: Head, remote: str, forwarded: str, given_id: str) -> Transaction:
-        """Begin with a request that has just come in, of which only the head is read.
+    def open(
+        self, head: Head, remote: str, forwarded: str, given_id: str, *, is_whole: bool = False
+    ) -> Transaction:
+        """Begin with a request that has just come in.
 
         Args:
             remote: the address that the connection comes from.
             forwarded: `X-Forwarded-For`.
             given_id: `X-Request-Id`.
+            is_whole: its body is there, too, and `start` follows at once.
 
         Returns:
             The transaction. If it has a result already, the body need not be read.
@@ -120,7 +123,8 @@ class Endpoint:
         address = self.address(remote, forwarded) if self._trusted_proxies else self._identity.address(remote)
         transaction = Transaction(self._request_log.id(given_id), time.monotonic(), head, address)
         try:
-            self._limits.count_address(address)
+            is_wrong = head.is_refused or head.unsupported
+            self._limits.count_address(transaction, may_be_later=is_whole and not is_wrong)
             if head.is_refused:
                 raise Untrusted("origin")
             if head.unsupported:
@@ -131,22 +135,15 @@ class Endpoint:
 
     def start(self, transaction: Transaction, body: bytes) -> None:
         """Take all steps up to the decision. The transaction has a result then, or waits for one."""
-        head = transaction.head
         try:
-            request = None
-            if self._takes_ordinary and head.is_json and not head.is_gzip:
-                request = messages.parse_ordinary(body)
-            if request is None:
-                request = self._parse(head, body)
-            transaction.asks = request.asks
-            if request.type == LEAVE:
-                self._leave(request)
-                transaction.result = Reply(LEFT)
-                return
-            self._fill(transaction, request)
-            self.exchange.start(transaction, transaction.received, head.hold_seconds)
+            self._start(transaction, body)
         except SignalError as refusal:
             transaction.result = bare(refusal)
+        if transaction.counts:  # it did not come so far as to be counted
+            try:
+                self._limits.count_now(transaction)
+            except RateLimited as refusal:
+                transaction.result = bare(refusal)
 
     def take(self, transaction: Transaction, *, is_open: Callable[[], bool]) -> Response:
         """What to write, once the ticket has its result, or there is none.
@@ -176,6 +173,23 @@ class Endpoint:
             self._request_log.replied(transaction, reply.type, response.status, written=written)
 
     # --- the parts of the steps ----------------------------------------------------------------------------
+
+    def _start(self, transaction: Transaction, body: bytes) -> None:
+        head, request = transaction.head, None
+        if self._takes_ordinary and head.is_json and not head.is_gzip:
+            request = messages.parse_ordinary(body)
+        if request is None:
+            request = self._parse(head, body)
+        transaction.asks = request.asks
+        if request.type == LEAVE:
+            self._limits.count_now(transaction)
+            self._leave(request)
+            transaction.result = Reply(LEFT)
+            return
+        if request.sealed is not None:
+            self._limits.count_now(transaction)  # before a signature is looked at
+        self._fill(transaction, request)
+        self.exchange.start(transaction, transaction.received, head.hold_seconds)
 
     def address(self, remote: str, forwarded: str) -> bytes:
         """The client's address, hashed. A proxy's header that holds no address is not believed.

@@ -332,7 +332,7 @@ class Serving:
         assert ordinary is not None
         try:
             transaction = connection.transaction = endpoint.open(
-                ordinary.head, connection.remote, ordinary.forwarded, ordinary.given_id
+                ordinary.head, connection.remote, ordinary.forwarded, ordinary.given_id, is_whole=True
             )
             if transaction.result is None:
                 endpoint.start(transaction, body)

@@ -19,6 +19,7 @@ from limits import RateLimitItem
 
 from ..errors import RateLimited
 from ..settings import Settings
+from .tickets import Ticket
 
 _new_lock: Any = get_original("threading", "Lock")  # see stores/memory
 
@@ -33,19 +34,33 @@ class Limits(ABC):
     has_places = True
 
     @abstractmethod
-    def count_address(self, address: bytes) -> None:
+    def count_address(self, ticket: Ticket, *, may_be_later: bool = False) -> None:
         """Count a request of this address.
+
+        Args:
+            may_be_later: it may be left in `counts`, if whoever has the ticket calls `count_now` for what
+                no event has counted.
 
         Raises:
             RateLimited: it is one too many.
         """
 
     @abstractmethod
-    def count_connect(self, peer: bytes) -> None:
+    def count_connect(self, ticket: Ticket) -> None:
         """Count a new connect of this peer, which must not follow too soon on a pairing of its own.
+
+        Now, or with its event, for which it is left in `counts`.
 
         Raises:
             RateLimited: it is one too many. If a pairing is the reason, it was not counted.
+        """
+
+    @abstractmethod
+    def count_now(self, ticket: Ticket) -> None:
+        """Count what was left for later.
+
+        Raises:
+            RateLimited: it is one too many.
         """
 
     @abstractmethod
@@ -80,15 +95,18 @@ class MemoryLimits(Limits):
         self._request = _windows(settings.request_limit, "request", clock)
         self._pair = _windows(settings.pair_limit, "pair", clock)
 
-    def count_address(self, address: bytes) -> None:
+    def count_address(self, ticket: Ticket, *, may_be_later: bool = False) -> None:
         if self._address is not None:
-            self._address.hit(address)
+            self._address.hit(ticket.address)
 
-    def count_connect(self, peer: bytes) -> None:
+    def count_connect(self, ticket: Ticket) -> None:
         if self._pair is not None:
-            self._pair.check(peer)
+            self._pair.check(ticket.peer)
         if self._request is not None:
-            self._request.hit(peer)
+            self._request.hit(ticket.peer)
+
+    def count_now(self, ticket: Ticket) -> None:
+        pass  # nothing is left
 
     def uncount_connect(self, peer: bytes) -> None:
         if self._request is not None:

@@ -82,7 +82,7 @@ class Matcher:
     def _connect(self, ticket: Ticket) -> None:
         if ticket.is_replay:
             raise Untrusted("replay")
-        self._limits.count_connect(ticket.peer)
+        self._limits.count_connect(ticket)
         ticket.is_counted = True
         may_wait = ticket.refusal is None and (ticket.nonce is None or ticket.is_bounce)
         self._bring(ticket, self._store.connect(ticket, may_wait=may_wait))

@@ -59,6 +59,7 @@ class Ticket(Arrival):
         self.rematch = self.is_bounce = self.is_replay = self.is_counted = self.has_place = False
         self.wait_ms = 0
         self.until = 0.0
+        self.counts = ()
         self.address = address
         self.nonce: str | None = None
         self.result: Result | None = None

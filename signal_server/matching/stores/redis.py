@@ -27,11 +27,12 @@ from contextlib import suppress
 from typing import Any, Final
 from zlib import crc32
 
-from ...errors import SignalError, Unavailable
-from ...messages import ANSWER, DEMOTE, Arrival, Delivery, Reply
+from ...errors import RateLimited, SignalError, Unavailable
+from ...messages import ANSWER, DEMOTE, Arrival, Count, Delivery, Reply
 from ..rules import Times
 from .base import LEAVE_SECONDS, Name, Outcome, PoolCounts, Store, away
 from .redis_client import Notices, Servers
+from .redis_counts import too_many
 from .redis_heartbeat import POLL_SECONDS, Heartbeat
 from .redis_owner import LEASE_MS, Owner, Owners
 from .redis_protocol import Unsent, pack
@@ -217,12 +218,15 @@ class RedisStore(Store):
         shard, ticket = self._shard_of_pool(arrival.pool), arrival.ticket
         self._owners.bring(shard, ticket)
         try:
-            outcome = self._call(event, shard, *words, ticket=ticket, nonce=nonce)
+            outcome = self._call(event, shard, *words, ticket=ticket, nonce=nonce, counts=arrival.counts)
         except SignalError as exc:
             self._owners.forget(shard, ticket)
-            if not isinstance(exc, Unsent):
+            if isinstance(exc, RateLimited):
+                arrival.counts = ()
+            elif not isinstance(exc, Unsent):
                 self._owners.withdraw_later(shard, ticket)
             raise
+        arrival.counts = ()
         if self._owners.shard_of(ticket) is not None:
             self._heartbeat.poll_at(shard, due_ms / 1000, ticket)
         return outcome
@@ -235,15 +239,20 @@ class RedisStore(Store):
         ticket: str | None = None,
         nonce: str = "",
         by_any_owner: bool = True,
+        counts: Sequence[Count] = (),
     ) -> Outcome:
-        """Run an event, by another owner if ours has lapsed."""
+        """Run an event, by another owner if ours has lapsed.
+
+        Raises:
+            RateLimited: one of `counts` is full.
+        """
         outcome = Outcome(good=False)
         try:
             for _ in range(MOST_AGAIN):
                 owner, began = self._owners.of(shard), self._now()
                 if ticket is not None:
                     owner.tickets[ticket] = None
-                reply = self._run(event, shard, owner, *words)
+                reply = self._run(event, shard, owner, *words, counts=counts)
                 if reply.status == b"LAPSED":
                     outcome.lost.extend(self._owners.end(shard, owner))
                     if by_any_owner:
@@ -252,6 +261,8 @@ class RedisStore(Store):
                 self._deliver(shard, owner, outcome, reply.deliveries, began + self._may_write_ms)
                 if reply.status == b"AGAIN":
                     continue
+                if reply.status == b"FULL":
+                    raise too_many(counts, *reply.more)
                 good = bool(reply.is_good)
                 if ticket is not None:
                     if not good:
@@ -265,21 +276,26 @@ class RedisStore(Store):
             self._leave_over(outcome)
             raise
 
-    def _run(self, event: str, shard: int, owner: Owner, *words: bytes) -> ScriptReply:
+    def _run(
+        self, event: str, shard: int, owner: Owner, *words: bytes, counts: Sequence[Count] = ()
+    ) -> ScriptReply:
         began = owner.used = time.monotonic()
         now = b"-" if self._clock is None else b"%d" % self._clock()
-        call = b"%b %d %b" % (owner.name, owner.begins, now)
+        call = b" ".join((owner.name, b"%d" % owner.begins, now, *[each.rate for each in counts]))
+        keys = [each.key for each in counts]
         try:
-            reply = ScriptReply(*self._library.run(event, self._places[shard], call, self._secret(), *words))
+            status, good, responder, deliveries, *more = self._library.run(
+                event, self._places[shard], call, self._secret(), *words, keys=keys
+            )
         except Unavailable as exc:
             if not isinstance(exc, Unsent):
                 owner.is_in_doubt = True
             raise
         finally:
             self._heartbeat.begin()
-        if reply.status != b"LAPSED" and (owner.begins or event == "poll"):
+        if status != b"LAPSED" and (owner.begins or event == "poll"):
             owner.begins, owner.prolonged = False, max(owner.prolonged, began)
-        return reply
+        return ScriptReply(status, good, responder, deliveries, more)
 
     def _deliver(
         self, shard: int, owner: Owner, outcome: Outcome, words: Sequence[bytes], write_until: float
@@ -372,11 +388,12 @@ class RedisStore(Store):
         self._deliver(shard, owner, outcome, reply.deliveries, began + self._may_write_ms)
         if reply.status == b"AGAIN":
             return True
-        self._fetch(shard, owner, outcome, reply.mail, began)
-        if reply.is_more:
+        mail, lost, is_more = reply.more
+        self._fetch(shard, owner, outcome, mail, began)
+        if is_more:
             owner.is_in_doubt = owner.is_in_doubt or bool(doubtful)
             return True
-        for ticket in [each.decode() for each in reply.lost]:
+        for ticket in [each.decode() for each in lost]:
             if owner.tickets.get(ticket) is not None:
                 self._owners.forget(shard, ticket)
                 outcome.lost.append(ticket)

@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
 
 from limits import RateLimitItem
 
 from ...errors import RateLimited, Unavailable
+from ...messages import Count
 from ...settings import Settings
 from ..limits import Limits, MemoryLimits
+from ..tickets import Ticket
 from .redis_client import Servers
 from .redis_protocol import pack
 from .redis_scripts import PREFIX, Script
 
-HIT: Final = b"1"
-LOOK: Final = b"0"
-
-Count = tuple[str, bytes, RateLimitItem, bytes]
-"""Of which limit, its key, the rate, and whether it is hit or only looked at."""
+ANY: Final = 10**9
+"""More hits than any window allows."""
 
 
 class RedisLimits(Limits):
     """Counts in Redis; while that is away, in this process, rather than not at all.
+
+    What is to be counted of a request is left in its `counts`, for the store to count it in the call of its
+    event. Not in a cluster, where its keys may be on another server.
 
     Args:
         longest_ms: no request waits longer, so one whose process died is forgotten then.
@@ -31,32 +34,47 @@ class RedisLimits(Limits):
 
     def __init__(self, servers: Servers, settings: Settings, *, longest_ms: int) -> None:
         self._servers = servers
-        self._address = settings.address_limit
-        self._request = settings.request_limit
+        self._address = _rate(settings.address_limit, "hit")
+        self._request = _rate(settings.request_limit, "hit")
+        self._is_too_soon = _rate(settings.pair_limit, "look")
         self._pair = settings.pair_limit
         self._held = settings.held_per_address
         self._own = MemoryLimits(settings)
         self._longest_ms = b"%d" % longest_ms
-        self._hit, self._unhit, self._hold = (Script(servers, name) for name in ("hit", "unhit", "hold"))
+        self._hit = Script(servers, "counts", "hit")
+        self._unhit, self._hold = Script(servers, "unhit"), Script(servers, "hold")
 
-    def count_address(self, address: bytes) -> None:
+    def count_address(self, ticket: Ticket, *, may_be_later: bool = False) -> None:
         if self._address is not None:
-            try:
-                self._count(("address", _name("address", address), self._address, HIT))
-            except Unavailable:
-                self._own.count_address(address)
+            ticket.counts = (Count("address", _name("address", ticket.address), self._address),)
+            if self._servers.is_cluster or not may_be_later:
+                self.count_now(ticket)
 
-    def count_connect(self, peer: bytes) -> None:
-        counts: list[Count] = []
-        if self._pair is not None:
-            counts.append(("pair", _name("pair", peer), self._pair, LOOK))
+    def count_connect(self, ticket: Ticket) -> None:
+        counts = [*ticket.counts]
+        if self._is_too_soon is not None:
+            counts.append(Count("pair", _name("pair", ticket.peer), self._is_too_soon))
         if self._request is not None:
-            counts.append(("request", _name("request", peer), self._request, HIT))
-        if counts:
-            try:
-                self._count(*counts)
-            except Unavailable:
-                self._own.count_connect(peer)
+            counts.append(Count("request", _name("request", ticket.peer), self._request))
+        ticket.counts = counts
+        if self._servers.is_cluster:
+            self.count_now(ticket)
+
+    def count_now(self, ticket: Ticket) -> None:
+        counts, ticket.counts = ticket.counts, ()
+        if not counts:
+            return
+        names, rates = [each.key for each in counts], b" ".join([each.rate for each in counts])
+        try:
+            full = self._hit.run(names[0], b"%d" % len(names), *names, rates)
+        except Unavailable:
+            if counts[0].limit == "address":
+                self._own.count_address(ticket)
+            if counts[-1].limit != "address":
+                self._own.count_connect(ticket)
+            return
+        if full:
+            raise too_many(counts, *full)
 
     def uncount_connect(self, peer: bytes) -> None:
         if self._request is not None:
@@ -73,7 +91,7 @@ class RedisLimits(Limits):
             if self._pair.amount == 1:  # the window is of the last pairing
                 self._servers.send(name, pack(b"SET", name, b"1", b"PX", lasts))
             else:
-                self._hit.run(name, b"1", name, lasts, b"%d" % 10**9, HIT)
+                self._hit.run(name, b"1", name, b"%b %d hit" % (lasts, ANY))
 
     def take_place(self, address: bytes, ticket: str) -> bool:
         if self._held is None:
@@ -91,23 +109,19 @@ class RedisLimits(Limits):
         with suppress(Unavailable):
             self._servers.send(name, pack(b"ZREM", name, ticket.encode()))
 
-    def _count(self, *counts: Count) -> None:
-        """Count all, or none after the first that is full. Their keys are on one server.
 
-        Raises:
-            RateLimited: one is full.
-        """
-        names = [name for _, name, _, _ in counts]
-        words = [word for _, _, rate, how in counts for word in (_ms(rate), b"%d" % rate.amount, how)]
-        full = self._hit.run(names[0], b"%d" % len(names), *names, *words)
-        if full:
-            number, left_ms = full
-            raise RateLimited(max(1, math.ceil(left_ms / 1000)), counts[number - 1][0])
+def too_many(counts: Sequence[Count], number: int, left_ms: int) -> RateLimited:
+    """What a request is told if this one of its counts is full for so long."""
+    return RateLimited(max(1, math.ceil(left_ms / 1000)), counts[number - 1].limit)
 
 
 def _name(limit: str, key: bytes) -> bytes:
     """The key of a count. All of one peer are together in a cluster."""
     return f"{PREFIX}:limit:{{{key.hex()}}}:{limit}".encode()
+
+
+def _rate(item: RateLimitItem | None, how: str) -> bytes | None:
+    return None if item is None else b"%b %d %b" % (_ms(item), item.amount, how.encode())
 
 
 def _ms(rate: RateLimitItem) -> bytes:

@@ -34,7 +34,7 @@ FOLDER = Path(__file__).parent / "lua"
 EVENTS: Final = ("connect", "answer", "bounce", "release", "settle", "withdraw", "leave", "poll")
 KEYS: Final = ("epoch", "count", "leases", "offers", "handovers", "due", "index", "pairs", "mail")
 VIEWS: Final = ("statistics", "pools")
-COMMON: Final = ("state", "rules")
+COMMON: Final = ("counts", "state", "rules")
 """Files that all of these need."""
 
 TRIES: Final = 4
@@ -48,38 +48,39 @@ class Place(NamedTuple):
     Attributes:
         key: one of its keys.
         keys: how many.
-        packed: they, and the words that are always the same.
+        packed_keys: they, as they go over the wire.
+        common: the words that are always the same, likewise.
         words: how many all of these are.
     """
 
     key: bytes
     keys: int
-    packed: bytes
+    packed_keys: bytes
+    common: bytes
     words: int
 
 
 def place(keys: Sequence[bytes], *common: bytes) -> Place:
-    return Place(keys[0], len(keys), b"".join(map(bulk, [*keys, *common])), len(keys) + len(common))
+    packed_keys, packed = (b"".join(map(bulk, words)) for words in (keys, common))
+    return Place(keys[0], len(keys), packed_keys, packed, len(keys) + len(common))
 
 
 class ScriptReply(NamedTuple):
-    """What an event returns; see state.lua, and poll.lua for the last three."""
+    """What an event returns; see state.lua, and poll.lua for what is `more` there."""
 
     status: bytes
     is_good: int = 0
     responder: bytes = b""
     deliveries: Sequence[bytes] = ()
-    mail: Sequence[Any] = ()
-    lost: Sequence[bytes] = ()
-    is_more: int = 0
+    more: Sequence[Any] = ()
 
 
 class Script:
     """A script by its hash, for keys that are not the rules'."""
 
-    def __init__(self, servers: Servers, name: str) -> None:
+    def __init__(self, servers: Servers, *names: str) -> None:
         self._servers = servers
-        self._source = _read(name)
+        self._source = b"".join(map(_read, names))
         self._command = b"EVALSHA", _sha1(self._source)
 
     def run(self, key: bytes, *words: bytes) -> Any:
@@ -119,22 +120,26 @@ class Library:
             },
             False: {name: bulk(b"EVALSHA") + bulk(_sha1(text)) for name, text in self._sources.items()},
         }
-        self._heads: dict[tuple[str, bytes, int, bool], bytes] = {}
+        self._heads: dict[tuple[str, bytes, int, int, bool], bytes] = {}
         self._loaded: set[Address | None] = set()
         self.uses_functions = True
 
-    def run(self, name: str, place: Place, *words: bytes) -> Any:
+    def run(self, name: str, place: Place, *words: bytes, keys: Sequence[bytes] = ()) -> Any:
         """Run an event; the server's epoch goes before `words`.
+
+        Args:
+            keys: more keys, after those of the place, and on the same server.
 
         Raises:
             Unavailable: it is not known whether it was run.
         """
+        before = b"".join([b"$%d\r\n%b\r\n" % (len(key), key) for key in keys]) + place.common
         after = b"".join([b"$%d\r\n%b\r\n" % (len(word), word) for word in words])
         for _ in range(TRIES):
             is_function = self.uses_functions
-            head = self._head(name, place, len(words) + 1, is_function)
+            head = self._head(name, place, len(keys), len(words) + 1, is_function)
             try:
-                return self._servers.ask(place.key, head, after)
+                return self._servers.ask(place.key, head + before, after)
             except Refused as refused:
                 self._load(name, place.key, refused, is_function)
         raise away()  # it forgets as fast as it learns: it was started anew just now
@@ -144,19 +149,20 @@ class Library:
         for _ in range(TRIES):
             is_function = self.uses_functions
             try:
-                return self._servers.ask(place.key, self._head(name, place, 0, is_function))
+                head = self._head(name, place, 0, 0, is_function)
+                return self._servers.ask(place.key, head + place.common)
             except Refused as refused:
                 self._load(name, place.key, refused, is_function)
         raise away()
 
-    def _head(self, name: str, place: Place, more: int, is_function: bool) -> bytes:
-        """A command up to the place's words."""
-        head = self._heads.get((name, place.key, more, is_function))
+    def _head(self, name: str, place: Place, keys: int, words: int, is_function: bool) -> bytes:
+        """A command up to the place's keys, of so many more keys and words."""
+        head = self._heads.get((name, place.key, keys, words, is_function))
         if head is None:
-            count = b"*%d\r\n" % (3 + place.words + more)
-            head = count + self._commands[is_function][name] + bulk(b"%d" % place.keys) + place.packed
-            if more <= 16:  # most have always as many
-                self._heads[name, place.key, more, is_function] = head
+            count, number = b"*%d\r\n" % (3 + place.words + keys + words), bulk(b"%d" % (place.keys + keys))
+            head = count + self._commands[is_function][name] + number + place.packed_keys
+            if words <= 16:  # most have always as many
+                self._heads[name, place.key, keys, words, is_function] = head
         return head
 
     def _load(self, name: str, key: bytes, refused: Refused, is_function: bool) -> None:

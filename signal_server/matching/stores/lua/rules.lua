@@ -288,6 +288,10 @@ local function run(event, keys, words)
   if stop then
     return reply(stop)
   end
+  local full, left = full_count(keys, COUNTS, RATES)
+  if full then
+    return reply('FULL', false, '', full - COUNTS + 1, left)
+  end
   return event(unpack(words, 5))
 end
 

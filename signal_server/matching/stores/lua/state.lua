@@ -24,17 +24,20 @@
 --       8 PAIRS      sorted set: "pool peer peer", by twice the time at which it is forgotten, and 1 more if
 --                    one of them bounced the other's offer
 --       9 MAIL       sorted set: "owner number delivery", what an owner has not fetched yet
+--       10...        counts, which are hit before the event is begun
 -- ARGV  1            what is the same for all calls: times in ms (request, answer, write, pair memory, lease), and
 --                    the shard's number, with which a nonce begins
 --       2            the epoch: `run_id` of the server that the caller is connected to
 --       3            the call: the owner (one life of one process in this shard), "1" if this life begins
---                    now, and the time in ms, or "-" for the server's own
+--                    now, the time in ms, or "-" for the server's own, and the rates of the counts; see
+--                    counts.lua
 --       4            a secret that was never used before, of which the nonces are made
 --       5...         the event's own
 --
 -- Returns { status, good, responder, deliveries, ... }
---       status      "OK"; "LAPSED": the owner's lease is over, nothing was done; or "AGAIN": so much had run out
---                   of time that the event was not begun, call again
+--       status      "OK"; "LAPSED": the owner's lease is over, nothing was done; "AGAIN": so much had run out
+--                   of time that the event was not begun, call again; or "FULL": neither was it, for a count is
+--                   full; then come its number and the ms until its window ends
 --       deliveries  { ticket, type, nonce, signal, ... } of the caller's own requests, four values each
 
 -- The fields of each record, by which it is packed and unpacked.
@@ -54,9 +57,11 @@ local HANDOVER = {
 
 local EPOCH, COUNT, LEASES, OFFERS, HANDOVERS, DUE, INDEX, PAIRS, MAIL
 local COMMON, REQUEST, ANSWER, WRITE, PAIR_MEMORY, LEASE, SHARD
-local OWNER, BEGINS, NOW, SECRET
+local OWNER, BEGINS, NOW, RATES, SECRET
 local KEEP -- no request lives longer, so no key of one need
 local MOST = 500 -- things that one call takes away because their time has passed
+
+local COUNTS = 10 -- the first key that is one
 
 local deliveries, notices, nonces
 
@@ -78,7 +83,7 @@ local function enter(words)
     KEEP = REQUEST + 2 * ANSWER + WRITE + LEASE + 10000
   end
   local begins, now
-  OWNER, begins, now = words[3]:match('^(%S+) (%S+) (%S+)$')
+  OWNER, begins, now, RATES = words[3]:match('^(%S+) (%S+) (%S+)(.*)$')
   BEGINS, NOW, SECRET = begins == '1', tonumber(now), words[4]
   if not NOW then
     local time = redis.call('TIME')
