@@ -61,7 +61,7 @@ def of(address: bytes = b"a", peer: bytes = b"p") -> Ticket:
 def connect(limits: Limits, peer: bytes) -> None:
     """Count a connect of this peer at once."""
     ticket = of(peer=peer)
-    limits.count_connect(ticket)
+    limits.count_connect(ticket, may_wait=True)
     limits.count_now(ticket)
 
 

@@ -46,10 +46,14 @@ class Limits(ABC):
         """
 
     @abstractmethod
-    def count_connect(self, ticket: Ticket) -> None:
+    def count_connect(self, ticket: Ticket, *, may_wait: bool) -> None:
         """Count a new connect of this peer, which must not follow too soon on a pairing of its own.
 
-        Now, or with its event, for which it is left in `counts`.
+        Now, or with its event, for which it is left in `counts`. So is the place that it needs if it has to
+        wait, and it has one then.
+
+        Args:
+            may_wait: else it needs none.
 
         Raises:
             RateLimited: it is one too many. If a pairing is the reason, it was not counted.
@@ -99,7 +103,7 @@ class MemoryLimits(Limits):
         if self._address is not None:
             self._address.hit(ticket.address)
 
-    def count_connect(self, ticket: Ticket) -> None:
+    def count_connect(self, ticket: Ticket, *, may_wait: bool) -> None:
         if self._pair is not None:
             self._pair.check(ticket.peer)
         if self._request is not None:

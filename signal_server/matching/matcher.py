@@ -82,10 +82,17 @@ class Matcher:
     def _connect(self, ticket: Ticket) -> None:
         if ticket.is_replay:
             raise Untrusted("replay")
-        self._limits.count_connect(ticket)
-        ticket.is_counted = True
         may_wait = ticket.refusal is None and (ticket.nonce is None or ticket.is_bounce)
-        self._bring(ticket, self._store.connect(ticket, may_wait=may_wait))
+        had_place = ticket.has_place
+        self._limits.count_connect(ticket, may_wait=may_wait)
+        ticket.is_counted = True
+        outcome = self._store.connect(ticket, may_wait=may_wait)
+        if outcome.is_crowded or any(id == ticket.ticket for id, _ in outcome.deliveries):
+            ticket.has_place = had_place  # it does not wait, so it took none
+        self._bring(ticket, outcome)
+        if outcome.is_crowded:
+            self._uncount(ticket)
+            raise RateLimited(1, "held")
 
     def _bring(self, ticket: Ticket, outcome: Outcome) -> Outcome:
         """Hand out what became of a request that may wait in the store now."""
@@ -94,6 +101,8 @@ class Matcher:
         if has_ended:
             with suppress(Unavailable):  # the store drops it when its time is over
                 self.apply(self._store.withdraw(ticket.ticket))
+            if ticket.has_place:
+                self._limits.leave_place(ticket.address, ticket.ticket)
         return outcome
 
     def _hold(self, ticket: Ticket) -> None:

@@ -37,12 +37,14 @@ class Outcome:
         good: `answer`, `bounce`: the nonce was good. `withdraw`: no reply will come. `claim`: write it now.
         responder: `settle`: the peer whose answer was delivered.
         lost: requests of this process of which the store knows nothing any more: no reply will come.
+        is_crowded: `connect`: it would have to wait, and too many of its address do. Nothing was done.
     """
 
     deliveries: list[Delivery] = field(default_factory=list)
     good: bool = True
     responder: bytes | None = None
     lost: list[str] = field(default_factory=list)
+    is_crowded: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -310,6 +310,9 @@ class RedisStore(Store):
             owner.used = time.monotonic()  # it will be settled or released
             self._owners.forget(shard, ticket)
             owner.tickets.pop(ticket, None)
+            if kind == "CROWDED":
+                outcome.is_crowded = True
+                continue
             outcome.deliveries.append(Delivery(ticket, Reply(kind, nonce, signal)))
             if kind == DEMOTE:
                 self._given.add(nonce)

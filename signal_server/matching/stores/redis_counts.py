@@ -39,10 +39,11 @@ class RedisLimits(Limits):
         self._is_too_soon = _rate(settings.pair_limit, "look")
         self._pair = settings.pair_limit
         self._held = settings.held_per_address
+        self._places = None if self._held is None else b"%d %d hold" % (longest_ms, self._held)
         self._own = MemoryLimits(settings)
         self._longest_ms = b"%d" % longest_ms
         self._hit = Script(servers, "counts", "hit")
-        self._unhit, self._hold = Script(servers, "unhit"), Script(servers, "hold")
+        self._unhit, self._hold = Script(servers, "unhit"), Script(servers, "counts", "hold")
 
     def count_address(self, ticket: Ticket, *, may_be_later: bool = False) -> None:
         if self._address is not None:
@@ -50,7 +51,7 @@ class RedisLimits(Limits):
             if self._servers.is_cluster or not may_be_later:
                 self.count_now(ticket)
 
-    def count_connect(self, ticket: Ticket) -> None:
+    def count_connect(self, ticket: Ticket, *, may_wait: bool) -> None:
         counts = [*ticket.counts]
         if self._is_too_soon is not None:
             counts.append(Count("pair", _name("pair", ticket.peer), self._is_too_soon))
@@ -59,9 +60,12 @@ class RedisLimits(Limits):
         ticket.counts = counts
         if self._servers.is_cluster:
             self.count_now(ticket)
+        elif may_wait and self._places is not None and not ticket.has_place:
+            counts.append(Count("held", _name("held", ticket.address), self._places))
+            ticket.has_place = True
 
     def count_now(self, ticket: Ticket) -> None:
-        counts, ticket.counts = ticket.counts, ()
+        counts, ticket.counts = [each for each in ticket.counts if each.rate != self._places], ()
         if not counts:
             return
         names, rates = [each.key for each in counts], b" ".join([each.rate for each in counts])
@@ -71,7 +75,7 @@ class RedisLimits(Limits):
             if counts[0].limit == "address":
                 self._own.count_address(ticket)
             if counts[-1].limit != "address":
-                self._own.count_connect(ticket)
+                self._own.count_connect(ticket, may_wait=False)
             return
         if full:
             raise too_many(counts, *full)
@@ -99,7 +103,7 @@ class RedisLimits(Limits):
         name = _name("held", address)
         try:
             return bool(
-                self._hold.run(name, b"1", name, self._longest_ms, ticket.encode(), b"%d" % self._held)
+                self._hold.run(name, b"1", name, self._longest_ms, b"%d" % self._held, ticket.encode())
             )
         except Unavailable:
             return True  # each process keeps to its own count meanwhile

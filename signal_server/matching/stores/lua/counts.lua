@@ -1,11 +1,17 @@
+local PLACES -- of an address, if a request that has to wait needs one
+
 -- Count in windows, each of which begins with its first hit. `rates` has "ms most how" for each key from the one
--- at `at` on: the window's length, how many hits it allows, and "hit" it or "look" only.
+-- at `at` on: the window's length, how many hits it allows, and "hit" it or "look" only. Or how long a place is
+-- kept, how many there are, and "hold": `take_place` will count it.
 -- Returns nothing, or which key has the first that is full, and the ms until its window ends. Those after it are
 -- left alone.
 local function full_count(keys, at, rates)
+  PLACES = nil
   for ms, most, how in rates:gmatch('(%S+) (%S+) (%S+)') do
-    local key, count = keys[at]
-    if how == 'hit' then
+    local key, count = keys[at], 0
+    if how == 'hold' then
+      PLACES = { key, ms, most }
+    elseif how == 'hit' then
       count = redis.call('INCR', key)
       if count == 1 then
         redis.call('PEXPIRE', key, ms)
@@ -18,4 +24,18 @@ local function full_count(keys, at, rates)
     end
     at = at + 1
   end
+end
+
+-- Take a place among the requests of an address that wait: a sorted set of each by the time at which it has ended
+-- for sure, `ms` from now. Returns false if it is one too many.
+local function take_place(key, ms, most, ticket)
+  local time = redis.call('TIME')
+  local now = time[1] * 1000 + math.floor(time[2] / 1000)
+  redis.call('ZREMRANGEBYSCORE', key, '-inf', now)
+  if redis.call('ZCARD', key) >= tonumber(most) then
+    return false
+  end
+  redis.call('ZADD', key, now + ms, ticket)
+  redis.call('PEXPIRE', key, ms)
+  return true
 end

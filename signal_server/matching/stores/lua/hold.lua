@@ -1,12 +1,4 @@
--- KEYS[1]    sorted set: the requests of an address that wait, each by the time at which it has ended for sure
--- ARGV[1-3]  ms from now to that time, the ticket of one more, how many there may be
+-- KEYS[1]    the places of an address
+-- ARGV[1-3]  ms for which one is kept, how many there are, the ticket that takes one
 -- Returns 1, or 0 if it is one too many.
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
-if redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[3]) then
-  return 0
-end
-redis.call('ZADD', KEYS[1], now + ARGV[1], ARGV[2])
-redis.call('PEXPIRE', KEYS[1], ARGV[1])
-return 1
+return take_place(KEYS[1], ARGV[1], ARGV[2], ARGV[3]) and 1 or 0

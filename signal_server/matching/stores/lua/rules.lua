@@ -144,6 +144,8 @@ local function connect(arrival, may_wait)
     stop_waiting(found)
   elseif not may_wait then
     deliver(arrival, 'NO_PEER', '', '')
+  elseif PLACES and not take_place(PLACES[1], PLACES[2], PLACES[3], arrival.ticket) then
+    deliver(arrival, 'CROWDED', '', '')
   else
     arrival.place = next_number()
     arrival.deadline = NOW + arrival.wait
