@@ -29,7 +29,7 @@ import test_store_model as model
 from redis_server import RedisServer
 
 LUA = scripts.FOLDER
-LIMITS = ("hit.lua", "unhit.lua", "hold.lua")
+LIMITS = ("counts.lua", "hit.lua", "unhit.lua", "hold.lua")
 ALONE = (*LIMITS, "take_name.lua", "leave_name.lua")
 """Scripts that are not of the library."""
 

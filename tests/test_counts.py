@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -15,10 +16,16 @@ from live import eventually
 from redis_server import RedisServer
 from signal_server.errors import RateLimited
 from signal_server.matching.limits import Limits, MemoryLimits, Windows
+from signal_server.matching.stores.base import Outcome
+from signal_server.matching.stores.redis import RedisStore
 from signal_server.matching.stores.redis_client import Servers
 from signal_server.matching.stores.redis_counts import RedisLimits
+from signal_server.matching.stores.redis_owner import LEASE_MS
+from signal_server.matching.stores.redis_scripts import PREFIX
 from signal_server.matching.tickets import Ticket
+from signal_server.messages import DEMOTE
 from signal_server.settings import Settings
+from store_contract import SWEEP_MS, TIMES
 
 Make = Callable[..., Limits]
 
@@ -218,6 +225,96 @@ def test_counts_fall_back_to_the_process() -> None:
         assert refused(lambda: connect(limits, b"q")) == ("pair", 60), "it was counted here, too"
         assert limits.take_place(b"a", "two"), "each process keeps to its own count meanwhile"
         limits.leave_place(b"a", "two")
+
+
+# --- counted with an event ---------------------------------------------------------------------------------
+
+
+class Desk:
+    """A process that decides and counts in one call."""
+
+    def __init__(self, servers: Servers, **rates: str | int | None) -> None:
+        self.now_ms = 1_000_000
+        self.limits = RedisLimits(servers, settings(**rates), longest_ms=60_000)
+        self.store = RedisStore(servers, TIMES, sweep_ms=SWEEP_MS, clock=lambda: self.now_ms)
+        self._numbers = itertools.count()
+
+    def ask(self, address: bytes = b"a", peer: bytes = b"p", nonce: str | None = None) -> Outcome:
+        ticket = of(address, peer)
+        ticket.ticket, ticket.pool, ticket.signal = f"ticket{next(self._numbers)}", "open:", "signal"
+        ticket.peer = ticket.bearer = ticket.digest = peer.ljust(16)
+        ticket.wait_ms = TIMES.request
+        self.limits.count_address(ticket, may_be_later=True)
+        try:
+            if nonce is not None:
+                return self.store.answer(ticket, nonce)
+            self.limits.count_connect(ticket, may_wait=True)
+            return self.store.connect(ticket, may_wait=True)
+        finally:
+            assert ticket.counts == ()
+
+    @property
+    def waiting(self) -> int:
+        return self.store.statistics()["waiting"]
+
+
+@pytest.fixture
+def desk(redis: RedisServer, servers: Servers) -> Callable[..., Desk]:
+    redis.call("FLUSHALL")
+    return lambda **rates: Desk(servers, **rates)
+
+
+@pytest.mark.parametrize("limit", ["address", "request", "held"])
+def test_one_too_many_is_not_begun(desk: Callable[..., Desk], limit: str) -> None:
+    rate: str | int = 2 if limit == "held" else "2 per 40 seconds"
+    one = desk(**{"held_per_address" if limit == "held" else f"{limit}_limit": rate})
+    for _ in range(2):
+        assert not one.ask().is_crowded
+    if limit == "held":
+        assert one.ask().is_crowded
+    else:
+        assert refused(lambda: one.ask()) == (limit, 40)
+    assert one.waiting == 2
+
+
+def test_who_was_paired_just_now_is_not_let_in(desk: Callable[..., Desk]) -> None:
+    one = desk(pair_limit="1 per 40 seconds", request_limit="1 per 40 seconds")
+    one.limits.count_pairing(b"p".ljust(16))
+    for _ in range(2):
+        assert refused(lambda: one.ask()) == ("pair", 40), "and the other limit has not counted it"
+    assert one.waiting == 0
+
+
+def test_an_answer_counts_to_its_address_alone(desk: Callable[..., Desk]) -> None:
+    one = desk(address_limit="2 per 40 seconds", request_limit="1 per 40 seconds")
+    one.ask(b"a", b"p")
+    (told,) = one.ask(b"b", b"q").deliveries
+    assert one.ask(b"b", b"q", told.reply.nonce).good
+    assert refused(lambda: one.ask(b"b", b"q", told.reply.nonce)) == ("address", 40)
+
+
+def test_an_event_that_has_to_be_begun_again_is_counted_once(
+    desk: Callable[..., Desk], redis: RedisServer
+) -> None:
+    one = desk(address_limit="1000 per minute")
+    for _ in range(600):  # more than one call ends
+        one.ask(b"a", b"p")
+    one.now_ms += TIMES.request + 1
+    one.ask(b"b", b"q")
+    assert redis.call("GET", f"{PREFIX}:limit:{{{b'b'.hex()}}}:address") == "1"
+    assert one.waiting == 1
+    one.now_ms += 10 * LEASE_MS  # its lease is over: it begins another life
+    one.ask(b"c", b"r")
+    assert redis.call("GET", f"{PREFIX}:limit:{{{b'c'.hex()}}}:address") == "1"
+
+
+def test_a_place_is_taken_by_who_waits_alone(desk: Callable[..., Desk], redis: RedisServer) -> None:
+    one = desk(held_per_address=1)
+    one.ask(b"a", b"p")
+    (told,) = one.ask(b"b", b"q").deliveries
+    assert told.reply.type == DEMOTE
+    assert redis.call("EXISTS", f"{PREFIX}:limit:{{{b'b'.hex()}}}:held") == 0
+    assert redis.call("ZCARD", f"{PREFIX}:limit:{{{b'a'.hex()}}}:held") == 1
 
 
 class Clock:

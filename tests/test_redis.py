@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -419,6 +420,44 @@ def test_limits_fall_back_to_the_process(redis: RedisServer) -> None:
         own.kill()
         told = [server.post(TYPE="CONNECT", SIGNAL="x", FINGERPRINT="f") for _ in range(7)]
         assert [each.status for each in told] == [503] + [297] * 6
+
+
+SEALED = "SIGNED_NAMESPACE", "SIGNED_SIGNAL", "PUBLIC_KEY"
+
+KINDS: dict[str, dict[str, Any]] = {
+    "to be answered": {"parameters": {"TYPE": "CONNECT", "SIGNAL": "x"}},
+    "named": {"parameters": {"TYPE": "CONNECT", "SIGNAL": "x", "REQUEST": "n" * 22}},
+    "whose LEAVE came first": {"parameters": {"TYPE": "CONNECT", "SIGNAL": "x", "REQUEST": "l" * 22}},
+    "LEAVE": {"parameters": {"TYPE": "LEAVE", "REQUEST": "r" * 22}},
+    "an answer to nothing": {"parameters": {"TYPE": "CONNECT", "SIGNAL": "x", "NONCE": "0-none"}},
+    "a bounce of nothing": {"parameters": {"TYPE": "BOUNCE", "SIGNAL": "x", "NONCE": "0-none"}},
+    "signed": {"parameters": {"TYPE": "CONNECT"} | dict.fromkeys(SEALED, "x")},
+    "no TYPE": {"parameters": {}},
+    "no JSON": {"body": b"{"},
+    "of another kind": {"body": b"x", "headers": {"Content-Type": "image/png"}},
+    "of another origin": {"body": b"{}", "headers": {"Origin": "https://b.example"}},
+}
+
+
+@pytest.mark.parametrize("is_away", [False, True], ids=["there", "away"])
+def test_the_address_limit_counts_every_request_once(is_away: bool) -> None:
+    """It is counted with an event, if there is one; whatever becomes of a request, it is counted."""
+    rates = {"ADDRESS_LIMIT": "2 per minute", "REQUEST_LIMIT": "", "PAIR_LIMIT": "", "REQUEST_TIMEOUT": 0.1}
+    rates |= {"TRUSTED_PROXIES": 1, "SIGNATURES": "optional", "CORS_ORIGINS": "https://a.example"}
+    with RedisServer() as redis, Server(REDIS_URL=redis.url, limits=True, **rates, **ALONE) as server:
+        if is_away:
+            redis.kill()
+        for number, (kind, request) in enumerate(KINDS.items()):
+            hop = {"X-Forwarded-For": f"192.0.2.{number}"} | request.get("headers", {})
+            told = []
+            for _ in range(3):
+                if kind == "whose LEAVE came first":
+                    leave = {"TYPE": "LEAVE", "REQUEST": "l" * 22}
+                    server.call(leave, headers={"X-Forwarded-For": "192.0.2.99"}).close()
+                with server.call(**request | {"headers": hop}) as call:
+                    told.append(call.reply())
+            assert 297 not in {each.status for each in told[:2]}, kind
+            assert (told[2].status, told[2].type) == (297, "RATE_LIMIT"), kind
 
 
 def test_lost_notices_cost_half_a_second_and_no_more(pair: list[Server], redis: RedisServer) -> None:

@@ -18,8 +18,8 @@ the process then asks what became of its requests.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
-import secrets
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -69,7 +69,7 @@ class RedisStore(Store):
         shards: int = SHARDS,
         lease_ms: int = LEASE_MS,
         clock: Callable[[], int] | None = None,
-        secret: Callable[[], bytes] = lambda: secrets.token_bytes(32),
+        secret: Callable[[], bytes] = lambda: os.urandom(32),
     ) -> None:
         self._servers = servers
         self._times = times

@@ -31,9 +31,12 @@ end
 local function take_place(key, ms, most, ticket)
   local time = redis.call('TIME')
   local now = time[1] * 1000 + math.floor(time[2] / 1000)
-  redis.call('ZREMRANGEBYSCORE', key, '-inf', now)
-  if redis.call('ZCARD', key) >= tonumber(most) then
-    return false
+  most = tonumber(most)
+  if redis.call('ZCARD', key) >= most then
+    redis.call('ZREMRANGEBYSCORE', key, '-inf', now) -- those whose process has died
+    if redis.call('ZCARD', key) >= most then
+      return false
+    end
   end
   redis.call('ZADD', key, now + ms, ticket)
   redis.call('PEXPIRE', key, ms)

@@ -268,7 +268,9 @@ local function begin(epoch)
     -- but the pairs.
     redis.call('UNLINK', COUNT, LEASES, OFFERS, HANDOVERS, DUE, INDEX, MAIL)
   end
-  local until_ms = BEGINS and NOW or tonumber(redis.call('ZSCORE', LEASES, OWNER) or 0)
+  local oldest, ends = unpack(redis.call('ZRANGE', LEASES, 0, 0, 'WITHSCORES'))
+  local own = oldest == OWNER and ends or redis.call('ZSCORE', LEASES, OWNER)
+  local until_ms = BEGINS and NOW or tonumber(own or 0)
   if until_ms <= NOW and not BEGINS then
     return 'LAPSED'
   end
@@ -276,7 +278,7 @@ local function begin(epoch)
     redis.call('ZADD', LEASES, NOW + LEASE, OWNER)
     keep(LEASES)
   end
-  local taken = reap(MOST)
+  local taken = tonumber(ends or NOW + 1) <= NOW and reap(MOST) or 0
   if taken < MOST then
     taken = taken + expire(MOST - taken)
   end
