@@ -85,9 +85,8 @@ def on_green_ground(errors: list[str]) -> Iterator[None]:
     """Let the server's modules find this clock, these threads and this loop."""
     threads = SimpleNamespace(Event=Event, Thread=Thread)
     daemons = SimpleNamespace(Lock=contextlib.nullcontext, Thread=Daemon)
-    loop = SimpleNamespace(
-        get_hub=lambda: Process.made, spawn_raw=lambda *words: Process.current.later(*words)
-    )
+    loop = SimpleNamespace(get_hub=lambda: Process.made)
+    steps = SimpleNamespace(begin=lambda *words: Process.current.later(serving.guarded, *words))
     places: list[tuple[Any, str, Any]] = [
         *((module, "time", CLOCK) for module in (exchange, endpoint, serving, connection, timers)),
         (tickets, "threading", threads),
@@ -96,6 +95,7 @@ def on_green_ground(errors: list[str]) -> Iterator[None]:
         (connection, "select", Select()),
         (connection, "is_module_patched", lambda _: True),
         (serving, "gevent", loop),
+        (serving, "Steps", lambda: steps),
     ]
     before = [getattr(module, name) for module, name, _ in places]
     handler = logging.Handler(logging.ERROR)
@@ -330,7 +330,7 @@ class Process:
         self.callbacks.append(partial(*words))
 
     def later(self, *words: Any) -> None:
-        """`gevent.spawn_raw`"""
+        """`Steps.begin`"""
         self.callbacks.append(partial(Green.current.spawn, *words))
 
     # --- what the seed chooses from ------------------------------------------------------------------------

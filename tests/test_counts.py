@@ -200,6 +200,16 @@ def test_what_a_dead_process_held_is_forgotten(redis: RedisServer, servers: Serv
     assert not long.take_place(b"address", "d")
 
 
+def test_a_place_that_a_dead_process_held_is_free_at_once(redis: RedisServer, servers: Servers) -> None:
+    redis.call("FLUSHALL")
+    one = held(servers, 2, 60_000)
+    assert one.take_place(b"a", "living")
+    (key,) = redis.lifetimes()
+    redis.call("ZADD", key, "1", "dead")
+    assert one.take_place(b"a", "next")
+    assert not one.take_place(b"a", "one too many")
+
+
 def test_counts_fall_back_to_the_process() -> None:
     with RedisServer() as own:
         rates = {
@@ -315,6 +325,13 @@ def test_a_place_is_taken_by_who_waits_alone(desk: Callable[..., Desk], redis: R
     assert told.reply.type == DEMOTE
     assert redis.call("EXISTS", f"{PREFIX}:limit:{{{b'b'.hex()}}}:held") == 0
     assert redis.call("ZCARD", f"{PREFIX}:limit:{{{b'a'.hex()}}}:held") == 1
+
+
+def test_who_needs_no_place_is_not_counted_for_another(desk: Callable[..., Desk]) -> None:
+    one, other = desk(held_per_address=1), desk(held_per_address=None)
+    one.ask()
+    assert [other.ask().is_crowded for _ in range(3)] == [False] * 3
+    assert one.waiting == 4
 
 
 class Clock:

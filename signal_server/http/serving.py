@@ -28,6 +28,7 @@ from .connection import WRITE_SECONDS
 from .endpoint import HEADERS, Endpoint, Response, Transaction
 from .head import Header
 from .ordinary import Missing, Ordinary, OrdinaryHead
+from .steps import Steps
 
 READ_BYTES: Final = 16 << 10
 
@@ -62,6 +63,10 @@ def guarded(call: Callable[..., object], *args: object) -> None:
         call(*args)
     except Exception:
         log.exception("a callback failed")
+
+
+def _at_once(step: Callable[..., object], *args: object) -> None:
+    step(*args)
 
 
 class Host(Protocol):
@@ -161,7 +166,7 @@ class Serving:
         self._host = host
         self._endpoint = endpoint
         self._ordinary = ordinary
-        self._blocks = blocks
+        self._step = Steps().begin if blocks else _at_once
         self.is_ending = False
         self._connections: dict[int, Connection] = {}
         self._idle: dict[Connection, None] = {}  # in the order of `since`
@@ -265,10 +270,7 @@ class Serving:
         transaction = connection.transaction
         if transaction is None or not transaction.ticket or transaction.result is not None:
             return
-        if self._blocks:
-            gevent.spawn_raw(guarded, self._endpoint.exchange.hang_up, transaction)
-        else:
-            self._endpoint.exchange.hang_up(transaction)
+        self._step(self._endpoint.exchange.hang_up, transaction)
 
     def _readable(self, connection: Connection) -> None:
         if connection.is_busy or connection.socket is None:
@@ -322,10 +324,7 @@ class Serving:
         host.nr += 1
         if host.nr >= host.max_requests and host.alive:
             host.retire()
-        if self._blocks:
-            gevent.spawn_raw(self._open, connection, data[begin:end])
-        else:
-            self._open(connection, data[begin:end])
+        self._step(self._open, connection, data[begin:end])
 
     def _open(self, connection: Connection, body: bytes) -> None:
         endpoint, ordinary = self._endpoint, connection.ordinary
@@ -351,13 +350,9 @@ class Serving:
 
     def _reply_all(self) -> None:
         self._will_reply = True
-        resolved, reply = self._resolved, self._reply
+        resolved, step, reply = self._resolved, self._step, self._reply
         while resolved:
-            connection = resolved.popleft()
-            if self._blocks:
-                gevent.spawn_raw(reply, connection)
-            else:
-                reply(connection)
+            step(reply, resolved.popleft())
         self._will_reply = False
 
     def _reply(self, connection: Connection) -> None:
@@ -429,11 +424,7 @@ class Serving:
         connection.unwritten, connection.response, connection.deadline = b"", None, 0.0
         if written:
             self._epoll.modify(connection.fd, _LIFELONG)
-        finish = partial(self._endpoint.finish, transaction, response, written=written)
-        if self._blocks:
-            gevent.spawn_raw(guarded, finish)
-        else:
-            finish()
+        self._step(partial(self._endpoint.finish, transaction, response, written=written))
         if written:
             assert connection.ordinary is not None
             self._written(connection, closes=connection.ordinary.closes)
