@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Generator, Iterator
 
 import pytest
 
 from live import Call, Server
+
+# A shell that runs us in the background has Ctrl-C ignored, and so would be all that we start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 BY_BOTH_DRIVERS = {
     "test_floods",

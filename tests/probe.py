@@ -12,6 +12,7 @@ from flask import Flask
 from greenlet import greenlet
 
 from signal_server.app import serve
+from signal_server.http.steps import Steps
 
 
 def app() -> Flask:
@@ -27,6 +28,7 @@ def app() -> Flask:
     def living() -> dict[str, object]:
         objects = gc.get_objects()
         greenlets = sum(isinstance(each, greenlet) and not each.dead for each in objects)
+        greenlets -= sum(len(each._idle) for each in objects if isinstance(each, Steps))
         return {"pid": os.getpid(), "greenlets": greenlets, "objects": len(objects)}
 
     return served
