@@ -151,7 +151,7 @@ class Count(NamedTuple):
 
     Attributes:
         limit: names it to the client.
-        key: of the count.
+        key: of the count. Empty: it may have been counted, and is not to be counted there once more.
         rate: as `counts.lua` reads it.
     """
 

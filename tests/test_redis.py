@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import select
 import signal
+import socket
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -458,6 +461,57 @@ def test_the_address_limit_counts_every_request_once(is_away: bool) -> None:
                     told.append(call.reply())
             assert 297 not in {each.status for each in told[:2]}, kind
             assert (told[2].status, told[2].type) == (297, "RATE_LIMIT"), kind
+
+
+class Relay:
+    """Stands before Redis. Once told to, it cuts a connection in place of passing a reply on."""
+
+    def __init__(self, redis: RedisServer) -> None:
+        self._to = "127.0.0.1", redis.port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
+        self.url = f"redis://127.0.0.1:{self._listener.getsockname()[1]}/0"
+        self.cuts = False
+
+    def close(self) -> None:
+        """Once nobody is connected any more."""
+        self._listener.shutdown(socket.SHUT_RDWR)
+        for each in self._threads:
+            each.join(10)
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                thread = threading.Thread(target=self._carry, args=(self._listener.accept()[0],))
+                self._threads.append(thread)
+                thread.start()
+
+    def _carry(self, client: socket.socket) -> None:
+        with client, socket.create_connection(self._to) as server, suppress(OSError):
+            while True:
+                for source in select.select([client, server], [], [])[0]:
+                    data = source.recv(1 << 16)
+                    if not data or (self.cuts and source is server):
+                        self.cuts = False
+                        return
+                    (client if source is server else server).sendall(data)
+
+
+def test_what_a_call_counted_whose_reply_was_lost_is_not_counted_again() -> None:
+    rates = {"REQUEST_LIMIT": "1 per minute", "PAIR_LIMIT": "", "ADDRESS_LIMIT": "1000 per minute"}
+    with RedisServer() as redis, closing(Relay(redis)) as relay:
+        with Server(REDIS_URL=relay.url, limits=True, REQUEST_TIMEOUT=0.1, **rates, **ALONE) as server:
+            told = []
+            for number in range(5):
+                until_ready(server)
+                relay.cuts = number > 0  # the reply that is lost may be another's, as of a poll
+                told.append(server.post(TYPE="CONNECT", SIGNAL="x", FINGERPRINT=str(number)).status)
+        assert 503 in told
+        assert 297 not in told
+        (address,) = (key for key in redis.lifetimes() if key.endswith(":address"))
+        assert int(redis.call("GET", address)) <= len(told)
 
 
 def test_lost_notices_cost_half_a_second_and_no_more(pair: list[Server], redis: RedisServer) -> None:

@@ -224,6 +224,7 @@ class RedisStore(Store):
             if isinstance(exc, RateLimited):
                 arrival.counts = ()
             elif not isinstance(exc, Unsent):
+                arrival.counts = [each._replace(key=b"") for each in arrival.counts]
                 self._owners.withdraw_later(shard, ticket)
             raise
         arrival.counts = ()

@@ -14,6 +14,7 @@ from ...messages import Count
 from ...settings import Settings
 from ..limits import Limits, MemoryLimits
 from ..tickets import Ticket
+from .base import away
 from .redis_client import Servers
 from .redis_protocol import pack
 from .redis_scripts import PREFIX, Script
@@ -68,15 +69,19 @@ class RedisLimits(Limits):
         counts, ticket.counts = [each for each in ticket.counts if each.rate != self._places], ()
         if not counts:
             return
-        names, rates = [each.key for each in counts], b" ".join([each.rate for each in counts])
         try:
-            full = self._hit.run(names[0], b"%d" % len(names), *names, rates)
+            self._count(counts)
         except Unavailable:
             if counts[0].limit == "address":
                 self._own.count_address(ticket)
             if counts[-1].limit != "address":
                 self._own.count_connect(ticket, may_wait=False)
-            return
+
+    def _count(self, counts: Sequence[Count]) -> None:
+        names, rates = [each.key for each in counts], b" ".join([each.rate for each in counts])
+        if not names[0]:
+            raise away()
+        full = self._hit.run(names[0], b"%d" % len(names), *names, rates)
         if full:
             raise too_many(counts, *full)
 
