@@ -382,6 +382,21 @@ def test_what_a_call_that_was_given_up_did_is_taken_back(redis: RedisServer) -> 
         assert held.is_held()
 
 
+def test_no_place_of_an_address_stays_taken_by_who_ended_while_redis_was_away() -> None:
+    with RedisServer() as redis, Server(REDIS_URL=redis.url, HELD_PER_ADDRESS=2, **ALONE) as server:
+        with server.offer("a"):
+            held_by(server, 1)
+            redis.stop()
+            given_up = server.post(TYPE="CONNECT", SIGNAL="b", FINGERPRINT="b", NAMESPACE="empty")
+            assert given_up.status == 503  # and it takes a place when Redis goes on
+        time.sleep(0.1)
+        redis.go_on()
+        until_ready(server)
+        held_by(server, 0)
+        with server.offer("c"), server.offer("d", NAMESPACE="other"):
+            held_by(server, 2)
+
+
 def test_a_short_stop_of_redis_costs_nobody_his_place(pair: list[Server], redis: RedisServer) -> None:
     with pair[0].offer("patient") as call:
         held_by(pair[1], 1)

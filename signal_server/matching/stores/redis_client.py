@@ -139,6 +139,10 @@ class Servers:
         kind = HubNotices if self.is_in_hub else ThreadNotices
         return kind(lambda: self._connect(self._nodes.any() if self._nodes else None), channel, heard)
 
+    def on_return(self, call: Callable[[], object]) -> None:
+        """Call it whenever a server that was away is back."""
+        self._heard.append(lambda _: call())
+
     def _connection(self, key: bytes) -> HubConnection | ThreadConnection:
         address = self.node_of(key)
         connection = self._connections.get(address)

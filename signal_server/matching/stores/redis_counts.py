@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
@@ -18,6 +19,9 @@ from .base import away
 from .redis_client import Servers
 from .redis_protocol import pack
 from .redis_scripts import PREFIX, Script
+
+MOST_LEFT: Final = 20_000
+"""Places that were left while Redis was away, to be given back when it is there again."""
 
 ANY: Final = 10**9
 """More hits than any window allows."""
@@ -43,6 +47,8 @@ class RedisLimits(Limits):
         self._places = None if self._held is None else b"%d %d hold" % (longest_ms, self._held)
         self._own = MemoryLimits(settings)
         self._longest_ms = b"%d" % longest_ms
+        self._left: deque[tuple[bytes, bytes]] = deque(maxlen=MOST_LEFT)
+        servers.on_return(self._leave_again)
         self._hit = Script(servers, "counts", "hit")
         self._unhit, self._hold = Script(servers, "unhit"), Script(servers, "counts", "hold")
 
@@ -114,9 +120,19 @@ class RedisLimits(Limits):
             return True  # each process keeps to its own count meanwhile
 
     def leave_place(self, address: bytes, ticket: str) -> None:
-        name = _name("held", address)
-        with suppress(Unavailable):
-            self._servers.send(name, pack(b"ZREM", name, ticket.encode()))
+        self._leave(_name("held", address), ticket.encode())
+
+    def _leave(self, name: bytes, ticket: bytes) -> None:
+        try:
+            self._servers.send(name, pack(b"ZREM", name, ticket))
+        except Unavailable:
+            self._left.append((name, ticket))
+
+    def _leave_again(self) -> None:
+        """The server is back, and has the places still that were left meanwhile."""
+        left, self._left = self._left, deque(maxlen=MOST_LEFT)
+        for name, ticket in left:
+            self._leave(name, ticket)
 
 
 def too_many(counts: Sequence[Count], number: int, left_ms: int) -> RateLimited:
