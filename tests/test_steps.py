@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import weakref
 
 import gevent
 import pytest
@@ -64,6 +66,21 @@ def test_whatever_else_wakes_an_idle_one_is_no_step() -> None:
     gevent.sleep(0)
     assert taken == [1]
     assert not seen[0].dead
+
+
+def test_an_idle_one_keeps_nothing_of_its_steps_alive() -> None:
+    class Body:
+        pass
+
+    steps, kept = Steps(), []
+    for _ in range(3):
+        body = Body()
+        kept.append(weakref.ref(body))
+        steps.begin(lambda _: None, body)
+        del body
+        gevent.sleep(0)
+    gc.collect()
+    assert [each() for each in kept] == [None] * 3
 
 
 def test_no_more_are_kept_than_a_turn_needs() -> None:

@@ -29,11 +29,12 @@ class Steps:
     def begin(self, step: Callable[..., object], *args: Any) -> None:
         """Take a step in the next turn of the loop. It may wait; its exception is logged."""
         own = self._idle.pop() if self._idle else greenlet(self._go_on, self._hub)
-        self._loop.run_callback(own.switch, step, args)
+        self._loop.run_callback(own.switch, [(step, args)])
 
-    def _go_on(self, step: Callable[..., object], args: tuple[Any, ...]) -> None:
+    def _go_on(self, told: list[Any]) -> None:
         own, hub, idle = getcurrent(), self._hub, self._idle
         while True:
+            step, args = told.pop()  # a greenlet keeps for good what it was begun with
             try:
                 step(*args)
             except Exception:
@@ -42,7 +43,6 @@ class Steps:
                 return
             idle.append(own)
             del step, args
-            told = None
-            while not isinstance(told, tuple) or len(told) != 2:  # whatever else may wake it
+            told = []
+            while not isinstance(told, list) or not told:  # whatever else may wake it
                 told = hub.switch()
-            step, args = told
