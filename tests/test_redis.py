@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 import signal_server.matching.stores.redis_scripts as redis_scripts
-from live import ROOT, Call, Reply, Server, eventually
+from live import ROOT, Call, Reply, Server, eventually, free_port
 from redis_server import RedisServer, cluster, redis_over_tls
 from signed_peer import SignedPeer
 
@@ -706,3 +706,14 @@ def test_a_redis_that_refuses_is_told_once_a_second() -> None:
         assert set(told) == {503}
         lines = server.log.count("Redis refuses")
         assert 1 <= lines <= time.monotonic() - started + 2
+
+
+def test_a_cluster_of_one_server_is_one_server_by_its_plain_address() -> None:
+    """As platforms have it. It refuses calls whose keys are of several slots."""
+    with RedisServer(cluster_enabled="yes", cluster_port=str(free_port())) as redis:
+        redis.call("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+        assert eventually(lambda: "cluster_state:ok" in redis.call("CLUSTER", "INFO"))
+        rates = {"ADDRESS_LIMIT": "5 per minute", "REQUEST_LIMIT": "", "REQUEST_TIMEOUT": 0.1}
+        with Server(REDIS_URL=redis.url, limits=True, **rates, **ALONE) as server:
+            told = [server.post(TYPE="CONNECT", SIGNAL="x", FINGERPRINT="f").status for _ in range(7)]
+        assert told == [503, *[299] * 5, 297]  # the first finds it out

@@ -46,6 +46,10 @@ class Servers:
         verify_tls: False takes any certificate.
         timeout_seconds: after which silence a server is away.
 
+    Attributes:
+        is_divided: not all keys may be in one call. So it is with one server, too, if it is a cluster of its
+            own, which is known once it has refused a call.
+
     Raises:
         ConfigurationError: it is no such address.
     """
@@ -74,8 +78,9 @@ class Servers:
         self._make, self._options = pool.connection_class, pool.connection_kwargs
         self._timeout_seconds = timeout_seconds
         self._nodes = _Nodes(self._connect) if plain != url else None
+        self.is_divided = self._nodes is not None
         self._connections: dict[Address | None, HubConnection | ThreadConnection] = {}
-        self._heard: list[Callable[[bytes | None], None]] = []
+        self._heard: list[Callable[[bytes | None], object]] = []
         self._lock = threading.Lock()
 
     def call(self, key: bytes, *packed: bytes) -> Any:

@@ -31,7 +31,7 @@ class RedisLimits(Limits):
     """Counts in Redis; while that is away, in this process, rather than not at all.
 
     What is to be counted of a request is left in its `counts`, for the store to count it in the call of its
-    event. Not in a cluster, where its keys may be on another server.
+    event. Not in a cluster, where its keys may be on another server, or may not be in that call.
 
     Args:
         longest_ms: no request waits longer, so one whose process died is forgotten then.
@@ -55,7 +55,7 @@ class RedisLimits(Limits):
     def count_address(self, ticket: Ticket, *, may_be_later: bool = False) -> None:
         if self._address is not None:
             ticket.counts = (Count("address", _name("address", ticket.address), self._address),)
-            if self._servers.is_cluster or not may_be_later:
+            if self._servers.is_divided or not may_be_later:
                 self.count_now(ticket)
 
     def count_connect(self, ticket: Ticket, *, may_wait: bool) -> None:
@@ -65,7 +65,7 @@ class RedisLimits(Limits):
         if self._request is not None:
             counts.append(Count("request", _name("request", ticket.peer), self._request))
         ticket.counts = counts
-        if self._servers.is_cluster:
+        if self._servers.is_divided:
             self.count_now(ticket)
         elif may_wait and self._places is not None and not ticket.has_place:
             counts.append(Count("held", _name("held", ticket.address), self._places))

@@ -43,12 +43,14 @@ class Refused(Exception):
     Attributes:
         is_unknown: the server does not know the script or the function; nothing was done.
         is_forbidden: it does not know the command, or the user may not use it; nothing was done.
+        is_divided: it takes no keys of several slots in one call; nothing was done.
     """
 
     def __init__(self, text: str, *, is_unknown: bool = False, is_forbidden: bool = False) -> None:
         super().__init__(text)
         self.is_unknown = is_unknown or text.startswith("NOSCRIPT") or text.endswith("Function not found")
         self.is_forbidden = is_forbidden or text.startswith("NOPERM") or "unknown command" in text
+        self.is_divided = text.endswith("hash to the same slot")
 
     @classmethod
     def from_redis(cls, error: ResponseError) -> Refused:

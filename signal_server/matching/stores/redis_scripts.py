@@ -141,6 +141,8 @@ class Library:
             try:
                 return self._servers.ask(place.key, head + before, after)
             except Refused as refused:
+                if refused.is_divided:
+                    self._servers.is_divided = True  # the next calls have none of these keys
                 self._load(name, place.key, refused, is_function)
         raise away()  # it forgets as fast as it learns: it was started anew just now
 
