@@ -16,6 +16,7 @@ from live import eventually
 from redis_server import RedisServer
 from signal_server.errors import RateLimited
 from signal_server.matching.limits import Limits, MemoryLimits, Windows
+from signal_server.matching.stores import redis_heartbeat
 from signal_server.matching.stores.base import Outcome
 from signal_server.matching.stores.redis import RedisStore
 from signal_server.matching.stores.redis_client import Servers
@@ -23,7 +24,7 @@ from signal_server.matching.stores.redis_counts import RedisLimits
 from signal_server.matching.stores.redis_owner import LEASE_MS
 from signal_server.matching.stores.redis_scripts import PREFIX
 from signal_server.matching.tickets import Ticket
-from signal_server.messages import DEMOTE
+from signal_server.messages import DEMOTE, NO_PEER
 from signal_server.settings import Settings
 from store_contract import SWEEP_MS, TIMES
 
@@ -249,11 +250,17 @@ class Desk:
         self.store = RedisStore(servers, TIMES, sweep_ms=SWEEP_MS, clock=lambda: self.now_ms)
         self._numbers = itertools.count()
 
-    def ask(self, address: bytes = b"a", peer: bytes = b"p", nonce: str | None = None) -> Outcome:
+    def ask(
+        self,
+        address: bytes = b"a",
+        peer: bytes = b"p",
+        nonce: str | None = None,
+        wait_ms: int = TIMES.request,
+    ) -> Outcome:
         ticket = of(address, peer)
         ticket.ticket, ticket.pool, ticket.signal = f"ticket{next(self._numbers)}", "open:", "signal"
         ticket.peer = ticket.bearer = ticket.digest = peer.ljust(16)
-        ticket.wait_ms = TIMES.request
+        ticket.wait_ms = wait_ms
         self.limits.count_address(ticket, may_be_later=True)
         try:
             if nonce is not None:
@@ -316,6 +323,18 @@ def test_an_event_that_has_to_be_begun_again_is_counted_once(
     one.now_ms += 10 * LEASE_MS  # its lease is over: it begins another life
     one.ask(b"c", b"r")
     assert redis.call("GET", f"{PREFIX}:limit:{{{b'c'.hex()}}}:address") == "1"
+
+
+def test_what_a_refused_call_decided_before_is_handed_out_at_once(
+    desk: Callable[..., Desk], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_heartbeat, "POLL_SECONDS", 60.0)
+    one, handed = desk(request_limit="1 per 40 seconds"), list[Outcome]()
+    one.store.start(handed.append)
+    one.ask(wait_ms=1_000)
+    one.now_ms += 1_500  # and its lease holds
+    assert refused(lambda: one.ask()) == ("request", 40)
+    assert eventually(lambda: any(told.reply.type == NO_PEER for each in handed for told in each.deliveries))
 
 
 def test_a_place_is_taken_by_who_waits_alone(desk: Callable[..., Desk], redis: RedisServer) -> None:

@@ -274,7 +274,7 @@ class RedisStore(Store):
                 return outcome
             raise away()
         except SignalError:
-            self._leave_over(outcome)
+            self._leave_over(shard, outcome)
             raise
 
     def _run(
@@ -328,11 +328,12 @@ class RedisStore(Store):
         """In ms of a clock that also goes on while this process is stopped."""
         return time.monotonic() * 1000 if self._clock is None else self._clock()
 
-    def _leave_over(self, outcome: Outcome) -> None:
-        """A call failed that had decided something before: let it be handed out all the same."""
+    def _leave_over(self, shard: int, outcome: Outcome) -> None:
+        """A call failed, or was refused, that had decided something before: it is handed out all the same."""
         if outcome.deliveries or outcome.lost:
             with self._lock:
                 _add(self._left_over, outcome)
+            self._heartbeat.poll_soon(shard)
 
     # --- polling -------------------------------------------------------------------------------------------
 

@@ -96,7 +96,7 @@ class Heartbeat:
     def _hear(self, notice: bytes | None) -> None:
         """Under gevent this is called in the hub, where nothing may block."""
         for shard in self._store.shards if notice is None else [int(notice)]:
-            self._poll_soon(shard)
+            self.poll_soon(shard)
 
     def _run(self) -> None:
         polled = time.monotonic()
@@ -108,7 +108,7 @@ class Heartbeat:
             if now >= polled + pause:
                 shards, polled = set(self._store.shards), now
             for shard in shards:
-                self._poll_soon(shard)
+                self.poll_soon(shard)
             self._wait(polled + pause)
 
     def _take_due(self, now: float) -> set[int]:
@@ -120,7 +120,10 @@ class Heartbeat:
                     shards.add(entry[1])
         return shards
 
-    def _poll_soon(self, shard: int) -> None:
+    def poll_soon(self, shard: int) -> None:
+        """Poll a shard; one that is being polled, once more."""
+        if self.apply is None:
+            return
         with self._lock:
             if shard in self._polled:
                 self._polled[shard] = True  # what it found may be older than this
