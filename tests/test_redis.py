@@ -440,6 +440,20 @@ def test_limits_fall_back_to_the_process(redis: RedisServer) -> None:
         assert [each.status for each in told] == [503] + [297] * 6
 
 
+def test_what_an_address_asks_past_its_limit_does_not_go_to_redis() -> None:
+    with (
+        RedisServer() as redis,
+        Server(REDIS_URL=redis.url, limits=True, ADDRESS_LIMIT="2 per minute", **ALONE) as server,
+    ):
+        server.offer("held")
+        held_by(server, 1)
+        server.post(TYPE="CONNECT", SIGNAL="x", NAMESPACE="empty", NONCE="0-none")
+        before = redis.call("INFO", "stats")["total_net_input_bytes"]
+        told = [server.post(TYPE="CONNECT", SIGNAL="x" * 60_000, REQUEST="n" * 22) for _ in range(5)]
+        assert {each.status for each in told} == {297}
+        assert redis.call("INFO", "stats")["total_net_input_bytes"] - before < 60_000
+
+
 SEALED = "SIGNED_NAMESPACE", "SIGNED_SIGNAL", "PUBLIC_KEY"
 
 KINDS: dict[str, dict[str, Any]] = {

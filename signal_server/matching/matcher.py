@@ -86,7 +86,11 @@ class Matcher:
         had_place = ticket.has_place
         self._limits.count_connect(ticket, may_wait=may_wait)
         ticket.is_counted = True
-        outcome = self._store.connect(ticket, may_wait=may_wait)
+        try:
+            outcome = self._store.connect(ticket, may_wait=may_wait)
+        except RateLimited:
+            ticket.has_place = had_place
+            raise
         if outcome.is_crowded or any(id == ticket.ticket for id, _ in outcome.deliveries):
             ticket.has_place = had_place  # it does not wait, so it took none
         self._bring(ticket, outcome)

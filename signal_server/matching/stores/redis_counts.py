@@ -46,6 +46,7 @@ class RedisLimits(Limits):
         self._held = settings.held_per_address
         self._places = None if self._held is None else b"%d %d hold" % (longest_ms, self._held)
         self._own = MemoryLimits(settings)
+        self._asked_here = MemoryLimits(settings)
         self._longest_ms = b"%d" % longest_ms
         self._left: deque[tuple[bytes, bytes]] = deque(maxlen=MOST_LEFT)
         servers.on_return(self._leave_again)
@@ -55,8 +56,16 @@ class RedisLimits(Limits):
     def count_address(self, ticket: Ticket, *, may_be_later: bool = False) -> None:
         if self._address is not None:
             ticket.counts = (Count("address", _name("address", ticket.address), self._address),)
-            if self._servers.is_divided or not may_be_later:
+            if self._servers.is_divided or not may_be_later or self._is_over_here(ticket):
                 self.count_now(ticket)
+
+    def _is_over_here(self, ticket: Ticket) -> bool:
+        """Then its event is not even sent: it costs Redis more than the count alone."""
+        try:
+            self._asked_here.count_address(ticket)
+        except RateLimited:
+            return True
+        return False
 
     def count_connect(self, ticket: Ticket, *, may_wait: bool) -> None:
         counts = [*ticket.counts]
