@@ -310,6 +310,15 @@ def test_an_answer_counts_to_its_address_alone(desk: Callable[..., Desk]) -> Non
     assert refused(lambda: one.ask(b"b", b"q", told.reply.nonce)) == ("address", 40)
 
 
+def test_the_nonce_of_an_answer_that_was_refused_is_looked_after(desk: Callable[..., Desk]) -> None:
+    one, other = (desk(address_limit="2 per 40 seconds") for _ in range(2))
+    one.ask(b"a", b"p")
+    (told,) = one.ask(b"b", b"q").deliveries
+    other.ask(b"b", b"r")
+    assert refused(lambda: one.ask(b"b", b"q", told.reply.nonce)) == ("address", 40)
+    assert one.store.take_open(told.reply.nonce), "its offer is given back when its time is over"
+
+
 def test_an_event_that_has_to_be_begun_again_is_counted_once(
     desk: Callable[..., Desk], redis: RedisServer
 ) -> None:

@@ -107,14 +107,16 @@ class RedisStore(Store):
         return self._take_in("connect", arrival, words, due_ms=arrival.wait_ms)
 
     def answer(self, arrival: Arrival, nonce: str) -> Outcome:
-        self._given.discard(nonce)
         words = nonce.encode(), word_of(arrival), arrival.signal.encode()
-        return self._take_in("answer", arrival, words, due_ms=self._times.write, nonce=nonce)
+        outcome = self._take_in("answer", arrival, words, due_ms=self._times.write, nonce=nonce)
+        self._given.discard(nonce)
+        return outcome
 
     def bounce(self, arrival: Arrival, nonce: str, *, may_wait: bool) -> Outcome:
-        self._given.discard(nonce)
         words = nonce.encode(), b"%d" % may_wait, word_of(arrival), arrival.signal.encode()
-        return self._take_in("bounce", arrival, words, due_ms=arrival.wait_ms)
+        outcome = self._take_in("bounce", arrival, words, due_ms=arrival.wait_ms)
+        self._given.discard(nonce)
+        return outcome
 
     def release(self, nonce: str) -> Outcome:
         return self._call("release", _shard_of(nonce), nonce.encode())
