@@ -147,7 +147,9 @@ def digest_of(signal: str) -> bytes:
 
 
 class Count(NamedTuple):
-    """What the store is to count before an event. If it is one too many, the event is refused.
+    """What the store is to count before an event, which is refused if that is one too many.
+
+    Or where the event takes a place, if it has to wait.
 
     Attributes:
         limit: names it to the client.

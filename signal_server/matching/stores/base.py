@@ -87,7 +87,13 @@ class Store(ABC):
     @abstractmethod
     def connect(self, arrival: Arrival, *, may_wait: bool) -> Outcome:
         """Match a newcomer with the oldest offer that it may meet (`DEMOTE`), or let it wait (no delivery),
-        or tell it that there is nobody (`NO_PEER`), if it may not wait, or has left already (`leave`)."""
+        or tell it that there is nobody (`NO_PEER`), if it may not wait, or has left already (`leave`).
+
+        What is left in its `counts` is counted before, here and in `answer` and `bounce`.
+
+        Raises:
+            RateLimited: one of the counts is full; nothing else was done.
+        """
 
     @abstractmethod
     def answer(self, arrival: Arrival, nonce: str) -> Outcome:

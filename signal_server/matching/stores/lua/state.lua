@@ -1,7 +1,7 @@
 -- What lies in the keys of one shard, and how an event reads and writes it. `rules.lua` decides.
 --
--- This text, `rules.lua` and the events make one library of functions; or, where the server has no functions,
--- this text, `rules.lua` and one event make a script. See redis_scripts.py.
+-- `counts.lua`, this text, `rules.lua` and the events make one library of functions; or, where the server has no
+-- functions, the first three and one event make a script. See redis_scripts.py.
 --
 -- All members of INDEX and MAIL have the score 0, so they stand in the order of their bytes. Their parts are
 -- parted by a blank, which sorts before anything that a part may hold.
@@ -24,7 +24,8 @@
 --       8 PAIRS      sorted set: "pool peer peer", by twice the time at which it is forgotten, and 1 more if
 --                    one of them bounced the other's offer
 --       9 MAIL       sorted set: "owner number delivery", what an owner has not fetched yet
---       10...        counts, which are hit before the event is begun
+--       10...        counts, which are hit or looked at before the event is begun, and the places that it may
+--                    need one of; see counts.lua
 -- ARGV  1            what is the same for all calls: times in ms (request, answer, write, pair memory, lease), and
 --                    the shard's number, with which a nonce begins
 --       2            the epoch: `run_id` of the server that the caller is connected to
