@@ -1,9 +1,11 @@
 """`POST /`, from a request's head and body to the reply that is written. What to answer is decided elsewhere.
 
-    open: address limit, origin ─► start: parse, LEAVE?, signature, decide ─► (it waits) ─► take ─► finish
+    open: address limit¹, origin ─► start: parse, LEAVE?, signature, decide ─► (it waits) ─► take ─► finish
 
 Two drivers carry it: WSGI, whose thread or greenlet sleeps while the request waits, and the worker's
 callbacks. Both take these steps in this order.
+
+¹ With one Redis and a body that is there it may be counted with the decision, but is refused first all the same.
 """
 
 from __future__ import annotations

@@ -49,8 +49,8 @@ class Limits(ABC):
     def count_connect(self, ticket: Ticket, *, may_wait: bool) -> None:
         """Count a new connect of this peer, which must not follow too soon on a pairing of its own.
 
-        Now, or with its event, for which it is left in `counts`. So is the place that it needs if it has to
-        wait, and it has one then.
+        Now, or with its event, for which it is left in `counts`. So is the place that it takes then if it has
+        to wait; `has_place` says so from now on, since it may end meanwhile.
 
         Args:
             may_wait: else it needs none.
