@@ -5,7 +5,7 @@
 Two drivers carry it: WSGI, whose thread or greenlet sleeps while the request waits, and the worker's
 callbacks. Both take these steps in this order.
 
-¹ With one Redis and a body that is there it may be counted with the decision, but is refused first all the same.
+¹ With one Redis it may be counted with the decision, if the body is there. It is refused first all the same.
 """
 
 from __future__ import annotations
