@@ -177,6 +177,9 @@ class FarStore(Store):
             return Outcome(good=False)
         return self._call("withdraw", ticket, unless_offered=unless_offered)  # type: ignore[no-any-return]
 
+    def abandon(self, ticket: str) -> None:
+        self._world.store.abandon(ticket)
+
     def take_name(self, name: str, leaver: bytes, ticket: str, pool: str) -> Any:
         taken = self._world.store.take_name(name, leaver, ticket, pool)  # before a `drop_name`, in any case
         self._world.wait_for_reply()

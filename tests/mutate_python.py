@@ -1,6 +1,6 @@
 """Breaks each statement and each condition of what decides, and looks whether the tests notice. By hand:
 
-    PYTHONPATH=. python tests/mutate_python.py [rules.py[:first-last] ...]    all four modules, or these lines
+    PYTHONPATH=. python tests/mutate_python.py [rules.py[:first-last] ...]    all five modules, or these lines
 
 A statement is taken out, or an operator, a condition or a number of it is turned. What survives is printed,
 and is either a gap in the tests or something that makes no difference.
@@ -22,12 +22,15 @@ from typing import NamedTuple
 import pytest
 
 ROOT = Path(__file__).parent.parent
-FOLDER = "signal_server/matching"
+FOLDERS = {"serving.py": "http"}
+"""The other modules are in `matching`."""
+
 RULES = ["test_rules.py test_store_memory.py", "test_rules_model.py -k invariants"]
 TESTS = {
     "rules.py": RULES,
     "pool.py": RULES,
     "matcher.py": ["test_matcher.py"],
+    "serving.py": ["test_serving.py"],
     "limits.py": ["test_counts.py::TestWindows", "test_matcher.py", "test_counts.py -k memory"],
 }
 """For each module its tests, the quick ones first."""
@@ -150,6 +153,10 @@ def mutants(source: str) -> Iterator[Mutant]:
         yield Mutant(line, f"{whole[first].strip()} -> {broken[first].strip()}", "\n".join(broken))
 
 
+def path_of(name: str) -> Path:
+    return Path("signal_server", FOLDERS.get(name, "matching"), name)
+
+
 class Workplace:
     """A copy of the project, in which one module is broken.
 
@@ -164,7 +171,7 @@ class Workplace:
         shutil.copy(ROOT / "pyproject.toml", folder)
 
     def is_noticed(self, name: str, source: str) -> bool:
-        file = self._folder / FOLDER / name
+        file = self._folder / path_of(name)
         whole = file.read_text()
         file.write_text(source)
         try:
@@ -213,7 +220,7 @@ def main() -> None:
         for each in sys.argv[1:] or TESTS:
             name, _, lines = each.partition(":")
             first, _, last = lines.partition("-")
-            whole = (ROOT / FOLDER / name).read_text()
+            whole = (ROOT / path_of(name)).read_text()
             assert not place.is_noticed(name, whole), f"the tests fail with {name} as it is"
             tried = survived = 0
             for mutant in sorted(mutants(whole)):

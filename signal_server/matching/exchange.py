@@ -109,6 +109,7 @@ class Exchange:
         for ticket in self._tickets.oldest():
             if ticket.until > now:
                 break
+            self._store.abandon(ticket.ticket)
             if not self._matcher.resolve(ticket, away()):
                 self._matcher.close(ticket)
 

@@ -127,6 +127,10 @@ class Store(ABC):
         """
 
     @abstractmethod
+    def abandon(self, ticket: str) -> None:
+        """A request was ended without asking: take it out soon, if it is there. Does not block."""
+
+    @abstractmethod
     def take_name(self, name: str, leaver: bytes, ticket: str, pool: str) -> Name:
         """Let a `leave` of this name by this leaver end the request of this ticket in this pool, until
         `drop_name`."""

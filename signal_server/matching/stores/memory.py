@@ -117,6 +117,10 @@ class MemoryStore(Store):
             _, expired = self._expire()
             return Outcome(expired, self._rules.withdraw(ticket, unless_offered=unless_offered))
 
+    def abandon(self, ticket: str) -> None:
+        with self._lock:
+            self._rules.withdraw(ticket, unless_offered=False)
+
     def take_name(self, name: str, leaver: bytes, ticket: str, pool: str) -> Name:
         with self._lock:
             if self._has_left(name, leaver):

@@ -146,6 +146,12 @@ class RedisStore(Store):
             self._owners.forget(shard, ticket)
         return outcome
 
+    def abandon(self, ticket: str) -> None:
+        shard = self._owners.shard_of(ticket)
+        if shard is not None:
+            self._owners.forget(shard, ticket)
+            self._owners.withdraw_later(shard, ticket)
+
     def take_name(self, name: str, leaver: bytes, ticket: str, pool: str) -> Name:
         key, shard = _name_key(name), b"%d" % self._shard_of_pool(pool)
         words = leaver.hex().encode(), shard, ticket.encode(), self._longest_ms
