@@ -128,6 +128,8 @@ class Desk:
         return {"TYPE": "CONNECT", "SIGNAL": "an answer", "FINGERPRINT": "bob", "NONCE": told["NONCE"]}
 
     def close(self) -> None:
+        for _ in range(3):
+            gevent.sleep(0)  # what it has asked of the loop is over then
         for each in self._clients:
             each.own.close()
             self.serving._drop(each.connection)
