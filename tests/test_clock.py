@@ -20,9 +20,9 @@ class Clock:
     """What programs take for the time of day that are started while it is there; see clock.c."""
 
     def __init__(self, folder: Path) -> None:
-        self.library, self.file = folder / "clock.so", folder / "offset"
+        self.preload, self.file = folder / "clock.so", folder / "offset"
         self.file.write_bytes(bytes(8))
-        command = ["cc", "-shared", "-fPIC", "-O2", "-o", self.library, ROOT / "tests/clock.c"]
+        command = ["cc", "-shared", "-fPIC", "-O2", "-o", self.preload, ROOT / "tests/clock.c"]
         subprocess.run(command, check=True, timeout=60)
 
     def set(self, seconds: int) -> None:
@@ -34,7 +34,7 @@ class Clock:
 @pytest.fixture
 def clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock(tmp_path)
-    monkeypatch.setenv("LD_PRELOAD", str(made.library))
+    monkeypatch.setenv("LD_PRELOAD", str(made.preload))
     monkeypatch.setenv("CLOCK_OFFSET", str(made.file))
     return made
 
