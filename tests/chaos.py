@@ -438,8 +438,10 @@ def leftovers(redis: RedisServer) -> list[str]:
     """What is in Redis after all that was waiting has had its time, beside the memory of pairs."""
     deadline = time.monotonic() + LONGEST_SECONDS + 5
     while True:
-        kinds = ("offers", "handovers", "mail", "due", "index")
-        left = [key for key in redis.lifetimes() if key.rpartition(":")[2] in kinds]
+        kinds = ("handovers", "mail", "index")
+        keys = redis.lifetimes()
+        left = [key for key in keys if key.rpartition(":")[2] in kinds]
+        left += [key for key in keys if key.endswith(":offers") and redis.call("HKEYS", key) != ["count"]]
         if not left or time.monotonic() > deadline:
             return left + [key for key, ms in redis.lifetimes().items() if ms < 0]
         time.sleep(0.1)

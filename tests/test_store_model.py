@@ -301,7 +301,9 @@ class Machine(RuleBasedStateMachine):
         counts = self.stores[0].statistics()
         assert counts | {"pairs": 0} == dict.fromkeys(counts, 0)
         left = {key.rpartition(":")[2] for key in self.redis.lifetimes() if ":name:" not in key}
-        assert left <= {"epoch", "count", "leases", "pairs"}
+        assert left <= {"epoch", "offers", "due", "pairs"}
+        for key in self.redis.lifetimes():
+            assert not key.endswith(":offers") or self.redis.call("HKEYS", key) == ["count"]
 
     # --- how it is compared --------------------------------------------------------------------------------
 

@@ -32,7 +32,7 @@ FOLDER = Path(__file__).parent / "lua"
 """Of the scripts."""
 
 EVENTS: Final = ("connect", "answer", "bounce", "release", "settle", "withdraw", "leave", "poll")
-KEYS: Final = ("epoch", "count", "leases", "offers", "handovers", "due", "index", "pairs", "mail")
+KEYS: Final = ("epoch", "offers", "handovers", "due", "index", "pairs", "mail")
 VIEWS: Final = ("statistics", "pools")
 COMMON: Final = ("counts", "state", "rules")
 """Files that all of these need."""

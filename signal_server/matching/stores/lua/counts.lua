@@ -1,5 +1,10 @@
 local PLACES -- of an address, if a request that has to wait needs one
 
+local function server_ms()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
 -- Count in windows, each of which begins with its first hit. `rates` has "ms most how" for each key from the one
 -- at `at` on: the window's length, how many hits it allows, and "hit" it or "look" only. Or how long a place is
 -- kept, how many there are, and "hold": `take_place` will count it.
@@ -28,9 +33,7 @@ end
 
 -- Take a place among the requests of an address that wait: a sorted set of each by the time at which it has ended
 -- for sure, `ms` from now. Returns false if it is one too many.
-local function take_place(key, ms, most, ticket)
-  local time = redis.call('TIME')
-  local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local function take_place(key, ms, most, ticket, now)
   most = tonumber(most)
   if redis.call('ZCARD', key) >= most then
     redis.call('ZREMRANGEBYSCORE', key, '-inf', now) -- those whose process has died

@@ -7,7 +7,6 @@ function events.leave(ticket, lasts)
     deliver(offer, 'NO_PEER', '', '')
   else
     redis.call('ZADD', DUE, NOW + lasts, ticket .. ' l')
-    keep(DUE)
   end
   return reply('OK', offer)
 end

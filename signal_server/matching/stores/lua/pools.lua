@@ -12,12 +12,16 @@ function views.pools()
     row[column] = row[column] + 1
   end
 
+  local waits = {}
   for _, member in ipairs(redis.call('ZRANGEBYLEX', INDEX, '[p ', '(p!')) do
-    count(member:match('^p ([^ ]+)'), 2)
+    local pool, ticket = member:match('^p ([^ ]+).* ([^ ]+)$')
+    count(pool, 2)
+    waits[ticket] = true
   end
-  for _, ticket in ipairs(redis.call('HKEYS', OFFERS)) do
-    local offer = ticket:sub(-2) ~= ' s' and offer_of(ticket)
-    if offer and offer.nonce ~= '' then
+  for _, member in ipairs(redis.call('ZRANGEBYLEX', INDEX, '[o ', '(o!')) do
+    local ticket = member:match('[^ ]+$')
+    local offer = not waits[ticket] and offer_of(ticket)
+    if offer then
       count(offer.pool, 3)
     end
   end

@@ -15,14 +15,14 @@ local function head_of(own)
   return head and head:sub(#own + 2)
 end
 
--- Put a waiting offer in a line, and at its head if it is the oldest of its peer there.
-local function stand(line, heads, offer)
+-- Put a waiting offer in a line, and at its head if it is the oldest of its peer there; and `...` in the index.
+local function stand(line, heads, offer, ...)
   local place, own = offer.place .. ' ' .. offer.ticket, stand_of(line, offer)
   local head, waiting = head_of(own), own .. ' ' .. place
   if head and head < place then
-    redis.call('ZADD', INDEX, 0, waiting)
+    redis.call('ZADD', INDEX, 0, waiting, ...)
   else
-    redis.call('ZADD', INDEX, 0, waiting, 0, heads .. ' ' .. offer.pool .. ' ' .. place)
+    redis.call('ZADD', INDEX, 0, waiting, 0, heads .. ' ' .. offer.pool .. ' ' .. place, ...)
     if head then
       redis.call('ZREM', INDEX, heads .. ' ' .. offer.pool .. ' ' .. head)
     end
@@ -40,15 +40,16 @@ local function step_out(line, heads, offer)
 end
 
 local function wait(offer)
-  redis.call('ZADD', INDEX, 0, 'o ' .. offer.owner .. ' ' .. offer.ticket)
-  stand('p', 'h', offer)
+  stand('p', 'h', offer, 0, 'o ' .. offer.owner .. ' ' .. offer.ticket)
   if offer.rematch then
     stand('q', 'r', offer)
   end
   redis.call('ZADD', DUE, offer.deadline, offer.ticket .. ' t')
-  keep(OFFERS)
   keep(INDEX)
-  keep(DUE)
+end
+
+local function waits(offer)
+  return redis.call('ZSCORE', INDEX, stand_of('p', offer) .. ' ' .. offer.place .. ' ' .. offer.ticket)
 end
 
 local function stop_waiting(offer)
@@ -125,8 +126,6 @@ end
 -- Offer a request to a responder, whose own request ends with it.
 local function hand_over(offer, responder)
   local nonce = next_nonce()
-  offer.nonce = nonce
-  save_offer(offer)
   save_handover(nonce, {
     pool = responder.pool, initiator = offer.peer, responder = responder.peer, bearer = responder.bearer,
     ticket = offer.ticket, to = responder.ticket, stage = 'offered', digest = '', repliers = {},
@@ -144,12 +143,11 @@ local function connect(arrival, may_wait)
     stop_waiting(found)
   elseif not may_wait then
     deliver(arrival, 'NO_PEER', '', '')
-  elseif PLACES and not take_place(PLACES[1], PLACES[2], PLACES[3], arrival.ticket) then
+  elseif PLACES and not take_place(PLACES[1], PLACES[2], PLACES[3], arrival.ticket, NOW) then
     deliver(arrival, 'CROWDED', '', '')
   else
     arrival.place = next_number()
     arrival.deadline = NOW + arrival.wait
-    arrival.nonce = ''
     save_offer(arrival, arrival.ticket .. ' s', arrival.signal)
     wait(arrival)
   end
@@ -164,6 +162,7 @@ local function give_back(ticket, late)
   end
   if late then
     offer.lapsed = (offer.lapsed or '') .. late .. ' '
+    save_offer(offer)
   end
   if offer.deadline <= NOW then
     delete_offer(offer)
@@ -172,8 +171,6 @@ local function give_back(ticket, late)
   end
   local other = oldest_for(offer)
   if not other then
-    offer.nonce = ''
-    save_offer(offer)
     wait(offer)
     return
   end
@@ -206,46 +203,42 @@ end
 
 local function withdraw(ticket, unless_offered)
   local offer = offer_of(ticket)
-  if not offer or (unless_offered and offer.nonce ~= '') then
+  if not offer or (unless_offered and not waits(offer)) then
     return false
   end
-  if offer.nonce == '' then
-    stop_waiting(offer)
-  end -- else the nonce stays a ticket past the limits until its time is over
+  stop_waiting(offer) -- of one that is out the nonce stays a ticket past the limits until its time is over
   delete_offer(offer)
   return true
 end
 
 -- What every event begins with -------------------------------------------------------------------------------
 
--- Take the offers and the mail of owners away whose lease is over. Returns how many.
-local function reap(most)
-  local taken = 0
-  for _, owner in ipairs(redis.call('ZRANGEBYSCORE', LEASES, '-inf', NOW, 'LIMIT', 0, most)) do
-    for _, owned in ipairs(first(INDEX, 'o ' .. owner, most - taken)) do
-      withdraw(owned:sub(#owner + 4))
-      taken = taken + 1
-    end
-    if taken >= most then
-      break
-    end
-    redis.call('ZREM', LEASES, owner)
+-- Take away what an owner has whose lease is over: an offer, or at last its mail and its lease.
+local function reap(owner)
+  local owned = first(INDEX, 'o ' .. owner, 1)[1]
+  if owned then
+    withdraw(owned:sub(#owner + 4))
+    redis.call('ZREM', INDEX, owned)
+  else
     redis.call('ZREMRANGEBYLEX', MAIL, '[' .. owner .. ' ', '(' .. owner .. '!')
-    taken = taken + 1
+    redis.call('ZREM', DUE, owner .. ' o')
   end
-  return taken
 end
 
--- End what has run out of time. Returns how many.
-local function expire(most)
-  for taken = 0, most - 1 do
-    local due = redis.call('ZRANGEBYSCORE', DUE, '-inf', NOW, 'LIMIT', 0, 1)[1]
-    if not due then
-      return taken
+-- End what has run out of time. Returns true if there may be more.
+local function expire()
+  for _ = 1, MOST do
+    local due, ends = unpack(redis.call('ZRANGE', DUE, 0, 0, 'WITHSCORES'))
+    if not due or tonumber(ends) > NOW then
+      return false
     end
-    redis.call('ZREM', DUE, due)
-    local name, is_nonce = due:sub(1, -3), due:sub(-1) == 'n'
-    local handover, offer = is_nonce and handover_of(name), not is_nonce and offer_of(name)
+    local name, kind = due:sub(1, -3), due:sub(-1)
+    if kind == 'o' then
+      reap(name)
+    else
+      redis.call('ZREM', DUE, due)
+    end
+    local offer, handover = kind == 't' and offer_of(name), kind == 'n' and handover_of(name)
     if offer then
       stop_waiting(offer)
       delete_offer(offer)
@@ -256,33 +249,29 @@ local function expire(most)
       release(name, handover, handover.responder)
     end
   end
-  return most
+  return true
 end
 
 -- Returns what keeps the event from being begun, or nil.
 local function begin(epoch)
-  -- Always, and first: a server that is full, or short of replicas, or a replica itself, refuses this, and so
-  -- the whole event, before anything was changed.
-  if redis.call('SET', EPOCH, epoch, 'PX', KEEP, 'GET') ~= epoch then
+  if redis.call('GET', EPOCH) ~= epoch then
     -- Another life of the server wrote this, and may have forgotten its last words: none of it is good,
     -- but the pairs.
-    redis.call('UNLINK', COUNT, LEASES, OFFERS, HANDOVERS, DUE, INDEX, MAIL)
+    redis.call('UNLINK', OFFERS, HANDOVERS, DUE, INDEX, MAIL)
+    redis.call('SET', EPOCH, epoch, 'PX', KEEP)
   end
-  local oldest, ends = unpack(redis.call('ZRANGE', LEASES, 0, 0, 'WITHSCORES'))
-  local own = oldest == OWNER and ends or redis.call('ZSCORE', LEASES, OWNER)
-  local until_ms = BEGINS and NOW or tonumber(own or 0)
+  local lease = OWNER .. ' o'
+  local until_ms = BEGINS and NOW or tonumber(redis.call('ZSCORE', DUE, lease) or 0)
   if until_ms <= NOW and not BEGINS then
     return 'LAPSED'
   end
   if until_ms - NOW < LEASE * 0.9 then
-    redis.call('ZADD', LEASES, NOW + LEASE, OWNER)
-    keep(LEASES)
+    redis.call('ZADD', DUE, NOW + LEASE, lease)
+    keep(EPOCH)
+    keep(OFFERS)
+    keep(DUE)
   end
-  local taken = tonumber(ends or NOW + 1) <= NOW and reap(MOST) or 0
-  if taken < MOST then
-    taken = taken + expire(MOST - taken)
-  end
-  return taken >= MOST and 'AGAIN' or nil
+  return expire() and 'AGAIN' or nil
 end
 
 local function run(event, keys, words)

@@ -9,22 +9,21 @@
 -- rest then counts as gone.
 --
 -- KEYS  1 EPOCH      string: the life of the Redis server that wrote all this
---       2 COUNT      string: the last number that was given out
---       3 LEASES     sorted set: owner, by the time until which it is alive
---       4 OFFERS     hash: "ticket" -> an offer, "ticket s" -> its signal
---       5 HANDOVERS  hash: nonce -> a handover
---       6 DUE        sorted set: "nonce n" and "ticket t", by the time at which it runs out; and "ticket l" of
---                    one whose LEAVE came before it
---       7 INDEX      sorted set: "o owner ticket", all offers
+--       2 OFFERS     hash: "ticket" -> an offer, "ticket s" -> its signal; and "count" -> the last number that was
+--                    given out, so it is never empty
+--       3 HANDOVERS  hash: nonce -> a handover
+--       4 DUE        sorted set, by the time at which it runs out: "nonce n", "ticket t", the "owner o" whose lease
+--                    it is, and "ticket l" of one whose LEAVE came before it
+--       5 INDEX      sorted set: "o owner ticket", all offers
 --                                "p pool peer place ticket", those that wait; one that somebody let lapse has its
 --                                ticket in place of its peer
 --                                "h pool place ticket", the oldest of them of each peer, and each that lapsed
 --                                "q pool peer place ticket", those that wait and say REMATCH
 --                                "r pool place ticket", the oldest of these of each peer, and each that lapsed
---       8 PAIRS      sorted set: "pool peer peer", by twice the time at which it is forgotten, and 1 more if
+--       6 PAIRS      sorted set: "pool peer peer", by twice the time at which it is forgotten, and 1 more if
 --                    one of them bounced the other's offer
---       9 MAIL       sorted set: "owner number delivery", what an owner has not fetched yet
---       10...        counts, which are hit or looked at before the event is begun, and the places that it may
+--       7 MAIL       sorted set: "owner number delivery", what an owner has not fetched yet
+--       8...         counts, which are hit or looked at before the event is begun, and the places that it may
 --                    need one of; see counts.lua
 -- ARGV  1            what is the same for all calls: times in ms (request, answer, write, pair memory, lease), and
 --                    the shard's number, with which a nonce begins
@@ -43,8 +42,9 @@
 
 -- The fields of each record, by which it is packed and unpacked.
 local ARRIVAL = { 'ticket', 'pool', 'peer', 'bearer', 'digest', 'wait', 'rematch', 'named' }
+local WORD = '^' .. ('(%S*) '):rep(#ARRIVAL - 1) .. '(%S*)$'
 local OFFER = {
-  'ticket', 'pool', 'peer', 'bearer', 'owner', 'place', 'deadline', 'nonce', 'rematch',
+  'ticket', 'pool', 'peer', 'bearer', 'owner', 'place', 'deadline', 'rematch',
   'lapsed', -- "peer peer ": those that had it and did not answer in time, or nil
 }
 local REPLIER = { 'ticket', 'owner', 'peer', 'bearer', 'rematch' }
@@ -56,13 +56,13 @@ local HANDOVER = {
   'digest', 'repliers',
 }
 
-local EPOCH, COUNT, LEASES, OFFERS, HANDOVERS, DUE, INDEX, PAIRS, MAIL
+local EPOCH, OFFERS, HANDOVERS, DUE, INDEX, PAIRS, MAIL
 local COMMON, REQUEST, ANSWER, WRITE, PAIR_MEMORY, LEASE, SHARD
 local OWNER, BEGINS, NOW, RATES, SECRET
 local KEEP -- no request lives longer, so no key of one need
 local MOST = 500 -- things that one call takes away because their time has passed
 
-local COUNTS = 10 -- the first key that is one
+local COUNTS = 8 -- the first key that is one
 
 local deliveries, notices, nonces
 
@@ -70,7 +70,7 @@ local events, views = {}, {}
 
 -- Functions keep their variables from call to call, so each call sets all of them.
 local function open(keys)
-  EPOCH, COUNT, LEASES, OFFERS, HANDOVERS, DUE, INDEX, PAIRS, MAIL = unpack(keys)
+  EPOCH, OFFERS, HANDOVERS, DUE, INDEX, PAIRS, MAIL = unpack(keys)
 end
 
 local function enter(words)
@@ -86,10 +86,7 @@ local function enter(words)
   local begins, now
   OWNER, begins, now, RATES = words[3]:match('^(%S+) (%S+) (%S+)(.*)$')
   BEGINS, NOW, SECRET = begins == '1', tonumber(now), words[4]
-  if not NOW then
-    local time = redis.call('TIME')
-    NOW = time[1] * 1000 + math.floor(time[2] / 1000)
-  end
+  NOW = NOW or server_ms()
   deliveries, notices, nonces = {}, {}, 0
 end
 
@@ -98,8 +95,10 @@ local function keep(key)
 end
 
 local function next_number()
-  local number = redis.call('INCR', COUNT)
-  keep(COUNT)
+  local number = redis.call('HINCRBY', OFFERS, 'count', 1)
+  if number == 1 then
+    keep(OFFERS)
+  end
   return string.format('%015d', number)
 end
 
@@ -113,7 +112,7 @@ local function first(key, prefix, limit)
 end
 
 local function is_alive(owner)
-  return owner == OWNER or tonumber(redis.call('ZSCORE', LEASES, owner) or 0) > NOW
+  return owner == OWNER or tonumber(redis.call('ZSCORE', DUE, owner .. ' o') or 0) > NOW
 end
 
 local function deliver(to, type, nonce, signal)
@@ -155,11 +154,7 @@ end
 
 -- A request of the caller, from one word: its fields, parted by blanks.
 local function arrival_of(word, signal)
-  local values = {}
-  for each in (word .. ' '):gmatch('(%S*) ') do
-    values[#values + 1] = each
-  end
-  local arrival = unpacked(values, ARRIVAL)
+  local arrival = unpacked({ word:match(WORD) }, ARRIVAL)
   arrival.owner, arrival.signal, arrival.rematch = OWNER, signal, arrival.rematch == '1'
   return arrival
 end
