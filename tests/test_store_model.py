@@ -70,7 +70,7 @@ class Machine(RuleBasedStateMachine):
                 shards=1,
                 lease_ms=FOR_EVER,
                 clock=lambda: self.now_ms,
-                secret=lambda: self.secret,
+                secret=lambda: self.secret.decode(),
             )
             for _ in range(self.processes)
         ]

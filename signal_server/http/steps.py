@@ -13,7 +13,7 @@ from typing import Any, Final
 from gevent import get_hub
 from greenlet import getcurrent, greenlet
 
-MOST_IDLE: Final = 64
+MOST_IDLE: Final = 256
 
 log = logging.getLogger(__name__)
 

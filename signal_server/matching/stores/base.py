@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import secrets
 from abc import ABC, abstractmethod
 from base64 import urlsafe_b64encode
 from collections.abc import Callable
@@ -45,6 +46,22 @@ class Outcome:
     responder: bytes | None = None
     lost: list[str] = field(default_factory=list)
     is_crowded: bool = False
+
+
+class Nonces:
+    """Nonces of 22 URL-safe characters, 128 random bits. The kernel is asked for many at a time."""
+
+    def __init__(self) -> None:
+        self._ready: list[str] = []
+
+    def __call__(self) -> str:
+        try:
+            return self._ready.pop()
+        except IndexError:  # another thread may make some now, too
+            random = secrets.token_bytes(16 * 64)
+            pieces = [random[at : at + 16] for at in range(0, len(random), 16)]
+            first, *self._ready = [urlsafe_b64encode(each)[:22].decode("ascii") for each in pieces]
+            return first
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
 import time
-from base64 import urlsafe_b64encode
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +11,7 @@ from gevent.monkey import get_original
 
 from ...messages import NO_PEER, Arrival, Delivery, Reply
 from ..rules import Rules, Times
-from .base import LEAVE_SECONDS, Name, Outcome, PoolCounts, Store, pool_hash
+from .base import LEAVE_SECONDS, Name, Nonces, Outcome, PoolCounts, Store, pool_hash
 
 # The interpreter's own lock, under gevent too: nothing here waits or switches while it is held, and gevent's
 # costs as much as a whole decision.
@@ -22,20 +20,6 @@ _new_lock: Any = get_original("threading", "Lock")
 
 def monotonic_ms() -> int:
     return time.monotonic_ns() // 1_000_000
-
-
-class Nonces:
-    """Nonces of 22 URL-safe characters, 128 random bits. The kernel is asked for many at a time."""
-
-    def __init__(self) -> None:
-        self._ready: list[str] = []
-
-    def __call__(self) -> str:
-        if not self._ready:
-            random = secrets.token_bytes(16 * 64)
-            pieces = (random[at : at + 16] for at in range(0, len(random), 16))
-            self._ready = [urlsafe_b64encode(each)[:22].decode("ascii") for each in pieces]
-        return self._ready.pop()
 
 
 class MemoryStore(Store):

@@ -18,7 +18,6 @@ the process then asks what became of its requests.
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import threading
 import time
@@ -30,7 +29,7 @@ from zlib import crc32
 from ...errors import RateLimited, SignalError, Unavailable
 from ...messages import ANSWER, DEMOTE, Arrival, Count, Delivery, Reply
 from ..rules import Times
-from .base import LEAVE_SECONDS, Name, Outcome, PoolCounts, Store, away
+from .base import LEAVE_SECONDS, Name, Nonces, Outcome, PoolCounts, Store, away
 from .redis_client import Notices, Servers
 from .redis_counts import too_many
 from .redis_heartbeat import POLL_SECONDS, Heartbeat
@@ -57,7 +56,7 @@ class RedisStore(Store):
         shards: how many there are, the same for all processes.
         lease_ms: after which silence a process is dead.
         clock: the time in ms, the same for all processes; None for that of the server.
-        secret: makes what was never used before, of which a call's nonces are made.
+        secret: makes what was never used before and cannot be guessed; of it a call's nonces are made.
     """
 
     def __init__(
@@ -69,7 +68,7 @@ class RedisStore(Store):
         shards: int = SHARDS,
         lease_ms: int = LEASE_MS,
         clock: Callable[[], int] | None = None,
-        secret: Callable[[], bytes] = lambda: os.urandom(32),
+        secret: Callable[[], str] | None = None,
     ) -> None:
         self._servers = servers
         self._times = times
@@ -79,7 +78,7 @@ class RedisStore(Store):
         self._lease_ms = lease_ms
         self._may_write_ms = min(times.write, lease_ms * LEASE_IS_SURE)
         self._clock = clock
-        self._secret = secret
+        self._secret = secret or Nonces()
         self._library = Library(servers)
         self._take_name, self._leave_name = Script(servers, "take_name"), Script(servers, "leave_name")
         self._longest_ms = b"%d" % (times.request + times.answer + times.write + lease_ms)
@@ -294,7 +293,7 @@ class RedisStore(Store):
         keys = [each.key for each in counts]
         try:
             status, good, responder, deliveries, *more = self._library.run(
-                event, self._places[shard], call, self._secret(), *words, keys=keys
+                event, self._places[shard], call, self._secret().encode(), *words, keys=keys
             )
         except Unavailable as exc:
             if not isinstance(exc, Unsent):

@@ -17,7 +17,7 @@ from ..limits import Limits, MemoryLimits
 from ..tickets import Ticket
 from .base import away
 from .redis_client import Servers
-from .redis_protocol import pack
+from .redis_protocol import bulk, pack
 from .redis_scripts import PREFIX, Script
 
 MOST_LEFT: Final = 20_000
@@ -43,6 +43,7 @@ class RedisLimits(Limits):
         self._request = _rate(settings.request_limit, "hit")
         self._is_too_soon = _rate(settings.pair_limit, "look")
         self._pair = settings.pair_limit
+        self._pair_is_new = b"".join(map(bulk, (b"1", b"PX", _ms(self._pair)))) if self._pair else b""
         self._held = settings.held_per_address
         self._places = None if self._held is None else b"%d %d hold" % (longest_ms, self._held)
         self._own = MemoryLimits(settings)
@@ -110,12 +111,12 @@ class RedisLimits(Limits):
         if self._pair is None:
             return
         self._own.count_pairing(peer)
-        name, lasts = _name("pair", peer), _ms(self._pair)
+        name = _name("pair", peer)
         with suppress(Unavailable):
             if self._pair.amount == 1:  # the window is of the last pairing
-                self._servers.send(name, pack(b"SET", name, b"1", b"PX", lasts))
+                self._servers.send(name, b"*5\r\n$3\r\nSET\r\n%b%b" % (bulk(name), self._pair_is_new))
             else:
-                self._hit.run(name, b"1", name, b"%b %d hit" % (lasts, ANY))
+                self._hit.run(name, b"1", name, b"%b %d hit" % (_ms(self._pair), ANY))
 
     def take_place(self, address: bytes, ticket: str) -> bool:
         if self._held is None:
