@@ -25,7 +25,7 @@ import json
 import math
 import re
 from binascii import a2b_qp
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from json.decoder import scanstring  # type: ignore[attr-defined]
@@ -155,11 +155,13 @@ class Count(NamedTuple):
         limit: names it to the client.
         key: of the count. Empty: it may have been counted, and is not to be counted there once more.
         rate: as `counts.lua` reads it.
+        full: if there is one, it is told the key, and for how many ms it is full.
     """
 
     limit: str
     key: bytes
     rate: bytes
+    full: Callable[[bytes, int], object] | None = None
 
 
 @dataclass(slots=True)

@@ -451,7 +451,8 @@ def test_what_an_address_asks_past_its_limit_does_not_go_to_redis() -> None:
         before = redis.call("INFO", "stats")["total_net_input_bytes"]
         told = [server.post(TYPE="CONNECT", SIGNAL="x" * 60_000, REQUEST="n" * 22) for _ in range(5)]
         assert {each.status for each in told} == {297}
-        assert redis.call("INFO", "stats")["total_net_input_bytes"] - before < 60_000
+        after = redis.call("INFO", "stats")["total_net_input_bytes"]
+        assert after - before < 2 * 60_000, "more than the first, which tells the worker that it is full"
 
 
 SEALED = "SIGNED_NAMESPACE", "SIGNED_SIGNAL", "PUBLIC_KEY"

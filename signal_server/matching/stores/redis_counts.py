@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
@@ -22,6 +23,9 @@ from .redis_scripts import PREFIX, Script
 
 MOST_LEFT: Final = 20_000
 """Places that were left while Redis was away, to be given back when it is there again."""
+
+MOST_FULL: Final = 20_000
+"""Addresses that have asked for too much, and need not be counted for a while."""
 
 ANY: Final = 10**9
 """More hits than any window allows."""
@@ -47,7 +51,7 @@ class RedisLimits(Limits):
         self._held = settings.held_per_address
         self._places = None if self._held is None else b"%d %d hold" % (longest_ms, self._held)
         self._own = MemoryLimits(settings)
-        self._asked_here = MemoryLimits(settings)
+        self._full: dict[bytes, float] = {}  # addresses, and until when, in seconds of the clock
         self._longest_ms = b"%d" % longest_ms
         self._left: deque[tuple[bytes, bytes]] = deque(maxlen=MOST_LEFT)
         servers.on_return(self._leave_again)
@@ -56,17 +60,24 @@ class RedisLimits(Limits):
 
     def count_address(self, ticket: Ticket, *, may_be_later: bool = False) -> None:
         if self._address is not None:
-            ticket.counts = (Count("address", _name("address", ticket.address), self._address),)
-            if self._servers.is_divided or not may_be_later or self._is_over_here(ticket):
+            key = _name("address", ticket.address)
+            if key in self._full:
+                self._refuse_if_full(key)
+            ticket.counts = (Count("address", key, self._address, self._is_full),)
+            if self._servers.is_divided or not may_be_later:
                 self.count_now(ticket)
 
-    def _is_over_here(self, ticket: Ticket) -> bool:
-        """Then its event is not even sent: it costs Redis more than the count alone."""
-        try:
-            self._asked_here.count_address(ticket)
-        except RateLimited:
-            return True
-        return False
+    def _is_full(self, key: bytes, ms: int) -> None:
+        """Until then Redis need not be asked again."""
+        if len(self._full) >= MOST_FULL:
+            self._full = {}
+        self._full[key] = time.monotonic() + ms / 1000
+
+    def _refuse_if_full(self, key: bytes) -> None:
+        left = self._full.get(key, 0.0) - time.monotonic()
+        if left > 0:
+            raise RateLimited(math.ceil(left), "address")
+        self._full.pop(key, None)
 
     def count_connect(self, ticket: Ticket, *, may_wait: bool) -> None:
         counts = [*ticket.counts]
@@ -147,7 +158,10 @@ class RedisLimits(Limits):
 
 def too_many(counts: Sequence[Count], number: int, left_ms: int) -> RateLimited:
     """What a request is told if this one of its counts is full for so long."""
-    return RateLimited(max(1, math.ceil(left_ms / 1000)), counts[number - 1].limit)
+    count = counts[number - 1]
+    if count.full is not None:
+        count.full(count.key, left_ms)
+    return RateLimited(max(1, math.ceil(left_ms / 1000)), count.limit)
 
 
 def _name(limit: str, key: bytes) -> bytes:

@@ -8,9 +8,10 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import gevent
+from gevent.monkey import get_original
 
 from .base import Outcome
 from .redis_client import Notices
@@ -24,6 +25,8 @@ is not known what became of a call."""
 
 GRID_SECONDS: Final = 0.1
 """What runs out of time is looked after at multiples of this, many at once."""
+
+_new_lock: Any = get_original("threading", "Lock")  # see memory
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +62,8 @@ class Heartbeat:
         self._store = store
         self.apply: Callable[[Outcome], object] | None = None
         self._notices: Notices | None = None
-        self._lock = threading.Lock()
+        self._begins = threading.Lock()
+        self._lock = _new_lock()
         self._wake = threading.Event()
         self._wakes_at = 0.0
         self._polled: dict[int, bool] = {}  # shards that are being polled, and whether they must be once more
@@ -70,7 +74,7 @@ class Heartbeat:
         # With the first call and not before, because neither a thread nor a connection survives a fork.
         if self._notices is not None or self.apply is None:
             return
-        with self._lock:
+        with self._begins:
             if self._notices is not None:
                 return
             self._notices = self._store.listen(self._hear)

@@ -20,10 +20,13 @@ Five kinds of business may be unfinished:
 from __future__ import annotations
 
 import secrets
-import threading
 import time
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
+
+from gevent.monkey import get_original
+
+_new_lock: Any = get_original("threading", "Lock")  # see memory
 
 LEASE_MS: Final = 3000
 """After so long without a sign of life a process is dead."""
@@ -83,7 +86,7 @@ class Owners:
 
     def __init__(self) -> None:
         self.process = secrets.token_urlsafe(12).replace(".", "-")
-        self._lock = threading.Lock()
+        self._lock = _new_lock()
         self._owners: dict[int, Owner] = {}
         self._shard_of_ticket: dict[str, int] = {}
         self._withdrawals: dict[int, list[str]] = {}
