@@ -149,7 +149,7 @@ class Servers:
         self._heard.append(lambda _: call())
 
     def _connection(self, key: bytes) -> HubConnection | ThreadConnection:
-        address = self.node_of(key)
+        address = None if self._nodes is None else self._nodes.of(key)
         connection = self._connections.get(address)
         if connection is None:
             # With the first call and not before, because neither a thread nor a connection survives a fork.

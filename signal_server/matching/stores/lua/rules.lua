@@ -225,10 +225,14 @@ local function reap(owner)
   end
 end
 
--- End what has run out of time. Returns true if there may be more.
-local function expire()
+-- What runs out of time next, and when.
+local function next_due()
+  return unpack(redis.call('ZRANGE', DUE, 0, 0, 'WITHSCORES'))
+end
+
+-- End what has run out of time, beginning with what does next. Returns true if there may be more.
+local function expire(due, ends)
   for _ = 1, MOST do
-    local due, ends = unpack(redis.call('ZRANGE', DUE, 0, 0, 'WITHSCORES'))
     if not due or tonumber(ends) > NOW then
       return false
     end
@@ -248,6 +252,7 @@ local function expire()
     elseif handover then
       release(name, handover, handover.responder)
     end
+    due, ends = next_due()
   end
   return true
 end
@@ -260,8 +265,9 @@ local function begin(epoch)
     redis.call('UNLINK', OFFERS, HANDOVERS, DUE, INDEX, MAIL)
     redis.call('SET', EPOCH, epoch, 'PX', KEEP)
   end
-  local lease = OWNER .. ' o'
-  local until_ms = BEGINS and NOW or tonumber(redis.call('ZSCORE', DUE, lease) or 0)
+  local lease, due, ends = OWNER .. ' o', next_due()
+  local own = due == lease and ends or redis.call('ZSCORE', DUE, lease) -- mostly it is the first
+  local until_ms = BEGINS and NOW or tonumber(own or 0)
   if until_ms <= NOW and not BEGINS then
     return 'LAPSED'
   end
@@ -270,8 +276,9 @@ local function begin(epoch)
     keep(EPOCH)
     keep(OFFERS)
     keep(DUE)
+    due, ends = next_due()
   end
-  return expire() and 'AGAIN' or nil
+  return expire(due, ends) and 'AGAIN' or nil
 end
 
 local function run(event, keys, words)
