@@ -128,9 +128,9 @@ def memory(count: int) -> dict[str, float]:
             store.claim(told.reply.nonce)
             store.settle(told.reply.nonce, written=True)
         cpu = (cpu_seconds(redis.process.pid) - cpu) / count
-        redis.call(
-            "DEL", "spacerift2:{0}:handovers", "spacerift2:{0}:due"
-        )  # which go when their time is over
+        for key in redis.lifetimes():
+            if key.endswith((":handovers", ":due")):  # which go when their time is over
+                redis.call("DEL", key)
         pairs = (used_memory(redis) - before) / count
     return {
         "bytes_per_waiting_peer": waiting,

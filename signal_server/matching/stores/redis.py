@@ -4,9 +4,8 @@ A pool lives in one of 64 *shards*, whose keys share a hash tag, so that each ev
 server and all of this runs on a Redis Cluster too. `lua/state.lua` describes the keys.
 
     owner    This process in one shard, for as long as its lease holds; see `redis_owner`.
-    epoch    The life of the Redis server. What another life of it wrote is not believed, because its last
-    words
-             may have been forgotten. Only the pairs are kept.
+    epoch    The life of the Redis server. Its name is part of each key's, so what another life wrote is not
+             seen: its last words may have been forgotten. Only the pairs are those of all lives.
     mail     What one owner's call decides for another owner's request lies in the state, as long as its owner
              lives, until that has fetched it. A notice says that there is some. If the notice is lost, the
              next poll, half a second later at most, does as well.
@@ -211,7 +210,7 @@ class RedisStore(Store):
     def eviction(self) -> str | None:
         """Redis' `maxmemory-policy`: what it throws away when its memory is full. None: it does not tell."""
         with suppress(Unavailable):
-            info: bytes = self._servers.call(key_of(0, "epoch"), pack(b"INFO", b"memory"))
+            info: bytes = self._servers.call(key_of(0, "ready"), pack(b"INFO", b"memory"))
             found = re.search(r"^maxmemory_policy:(\S+)", info.decode(), re.MULTILINE)
             return found and found[1]
         return None

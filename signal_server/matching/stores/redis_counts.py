@@ -44,7 +44,7 @@ class RedisLimits(Limits):
     def __init__(self, servers: Servers, settings: Settings, *, longest_ms: int) -> None:
         self._servers = servers
         self._address = _rate(settings.address_limit, "hit")
-        self._request = _rate(settings.request_limit, "hit")
+        self._request = _rate(settings.request_limit, "open")
         self._is_too_soon = _rate(settings.pair_limit, "look")
         self._pair = settings.pair_limit
         self._pair_is_new = b"".join(map(bulk, (b"1", b"PX", _ms(self._pair)))) if self._pair else b""

@@ -30,7 +30,9 @@ Connection = Any
 """redis-py's, which has few types."""
 
 Packed = tuple[bytes, ...]
-"""A command as it goes over the wire, in pieces; the epoch goes between two of them."""
+"""A command as it goes over the wire, in pieces; the epoch goes between each two of them."""
+
+EPOCH_LENGTH: Final = 16
 
 
 class Unsent(Unavailable):
@@ -72,11 +74,12 @@ def bulk(word: bytes) -> bytes:
 
 
 def read_epoch(connection: Connection) -> bytes:
-    """Connect, and ask for the life of the server: its `run_id`, as one word on the wire."""
+    """Connect, and ask for the life of the server: the beginning of its `run_id`."""
     connection.connect()
     connection.send_command("INFO", "server", check_health=False)
     info: bytes = connection.read_response()
-    return bulk(next(line[7:].strip() for line in info.splitlines() if line.startswith(b"run_id:")))
+    run_id = next(line[7:].strip() for line in info.splitlines() if line.startswith(b"run_id:"))
+    return run_id[:EPOCH_LENGTH].ljust(EPOCH_LENGTH, b"0")
 
 
 def trouble(error: BaseException) -> str:

@@ -22,7 +22,7 @@ from ...messages import Arrival
 from ..rules import Times
 from .base import away, pool_hash
 from .redis_client import Address, Servers
-from .redis_protocol import Refused, bulk, pack, refusals
+from .redis_protocol import EPOCH_LENGTH, Packed, Refused, bulk, pack, refusals
 
 PREFIX: Final = "spacerift2"
 """Of every key and channel. The number changes with the meaning of the keys, so that two releases do not
@@ -32,7 +32,9 @@ FOLDER = Path(__file__).parent / "lua"
 """Of the scripts."""
 
 EVENTS: Final = ("connect", "answer", "bounce", "release", "settle", "withdraw", "leave", "poll")
-KEYS: Final = ("epoch", "offers", "handovers", "due", "index", "pairs", "mail")
+KEYS: Final = ("offers", "handovers", "due", "index", "mail")
+"""What a shard has in each life of its server, beside its `pairs`."""
+
 VIEWS: Final = ("statistics", "pools")
 COMMON: Final = ("counts", "state", "rules")
 """Files that all of these need."""
@@ -47,22 +49,13 @@ class Place(NamedTuple):
 
     Attributes:
         key: one of its keys.
-        keys: how many.
-        packed_keys: they, as they go over the wire.
-        common: the words that are always the same, likewise.
-        words: how many all of these are.
+        keys: all of them as they go over the wire, in pieces between which the epoch goes.
+        common: a word that is always the same, likewise.
     """
 
     key: bytes
-    keys: int
-    packed_keys: bytes
+    keys: Sequence[bytes]
     common: bytes
-    words: int
-
-
-def place(keys: Sequence[bytes], *common: bytes) -> Place:
-    packed_keys, packed = (b"".join(map(bulk, words)) for words in (keys, common))
-    return Place(keys[0], len(keys), packed_keys, packed, len(keys) + len(common))
 
 
 class ScriptReply(NamedTuple):
@@ -120,12 +113,12 @@ class Library:
             },
             False: {name: bulk(b"EVALSHA") + bulk(_sha1(text)) for name, text in self._sources.items()},
         }
-        self._heads: dict[tuple[str, bytes, int, int, bool], bytes] = {}
+        self._heads: dict[tuple[str, bytes, int, int, bool], Packed] = {}
         self._loaded: set[Address | None] = set()
         self.uses_functions = True
 
     def run(self, name: str, place: Place, *words: bytes, keys: Sequence[bytes] = ()) -> Any:
-        """Run an event; the server's epoch goes before `words`.
+        """Run an event.
 
         Args:
             keys: more keys, after those of the place, and on the same server.
@@ -133,13 +126,14 @@ class Library:
         Raises:
             Unavailable: it is not known whether it was run.
         """
-        before = b"".join([b"$%d\r\n%b\r\n" % (len(key), key) for key in keys]) + place.common
-        after = b"".join([b"$%d\r\n%b\r\n" % (len(word), word) for word in words])
+        more_keys = b"".join([b"$%d\r\n%b\r\n" % (len(key), key) for key in keys])
+        packed = b"".join([b"$%d\r\n%b\r\n" % (len(word), word) for word in words])
+        rest = place.keys[-1] + more_keys + place.common + packed
         for _ in range(TRIES):
             is_function = self.uses_functions
-            head = self._head(name, place, len(keys), len(words) + 1, is_function)
+            head = self._head(name, place, len(keys), len(words), is_function)
             try:
-                return self._servers.ask(place.key, head + before, after)
+                return self._servers.ask(place.key, *head, rest)
             except Refused as refused:
                 if refused.is_divided:
                     self._servers.is_divided = True  # the next calls have none of these keys
@@ -152,17 +146,19 @@ class Library:
             is_function = self.uses_functions
             try:
                 head = self._head(name, place, 0, 0, is_function)
-                return self._servers.ask(place.key, head + place.common)
+                return self._servers.ask(place.key, *head, place.keys[-1] + place.common)
             except Refused as refused:
                 self._load(name, place.key, refused, is_function)
         raise away()
 
-    def _head(self, name: str, place: Place, keys: int, words: int, is_function: bool) -> bytes:
-        """A command up to the place's keys, of so many more keys and words."""
+    def _head(self, name: str, place: Place, keys: int, words: int, is_function: bool) -> Packed:
+        """A command up to the last of the place's keys, of so many more keys and words."""
         head = self._heads.get((name, place.key, keys, words, is_function))
         if head is None:
-            count, number = b"*%d\r\n" % (3 + place.words + keys + words), bulk(b"%d" % (place.keys + keys))
-            head = count + self._commands[is_function][name] + number + place.packed_keys
+            keys += 1 + len(KEYS)
+            command, number = self._commands[is_function][name], bulk(b"%d" % keys)
+            first = b"*%d\r\n%b%b%b" % (4 + keys + words, command, number, place.keys[0])
+            head = first, *place.keys[1:-1]
             if words <= 16:  # most have always as many
                 self._heads[name, place.key, keys, words, is_function] = head
         return head
@@ -209,8 +205,15 @@ def key_of(shard: int, name: str) -> bytes:
 
 def place_of(shard: int, times: Times, lease_ms: int) -> Place:
     common = times.request, times.answer, times.write, times.pair_memory, lease_ms, shard
-    return place([key_of(shard, name) for name in KEYS], " ".join(map(str, common)).encode())
+    pairs, begin = key_of(shard, "pairs"), key_of(shard, "")
+    keys = bulk(pairs)
+    for name in KEYS:
+        end = f":{name}".encode()
+        keys += b"$%d\r\n%b%b%b\r\n" % (len(begin) + EPOCH_LENGTH + len(end), begin, _EPOCH, end)
+    return Place(pairs, keys.split(_EPOCH), bulk(" ".join(map(str, common)).encode()))
 
+
+_EPOCH: Final = b"\0"
 
 _pool_hash = lru_cache(1024)(pool_hash)
 

@@ -6,8 +6,8 @@ local function server_ms()
 end
 
 -- Count in windows, each of which begins with its first hit. `rates` has "ms most how" for each key from the one
--- at `at` on: the window's length, how many hits it allows, and "hit" it or "look" only. Or how long a place is
--- kept, how many there are, and "hold": `take_place` will count it.
+-- at `at` on: the window's length, how many hits it allows, and "hit" it, "open" it if that is mostly the first
+-- hit, or "look" only. Or how long a place is kept, how many there are, and "hold": `take_place` will count it.
 -- Returns nothing, or which key has the first that is full, and the ms until its window ends. Those after it are
 -- left alone.
 local function full_count(keys, at, rates)
@@ -16,6 +16,8 @@ local function full_count(keys, at, rates)
     local key, count = keys[at], 0
     if how == 'hold' then
       PLACES = { key, ms, most }
+    elseif how == 'open' then
+      count = redis.call('SET', key, 1, 'PX', ms, 'NX') and 1 or redis.call('INCR', key)
     elseif how == 'hit' then
       count = redis.call('INCR', key)
       if count == 1 then

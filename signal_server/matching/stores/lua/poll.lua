@@ -37,7 +37,8 @@ function events.poll(last, sweeps, count, ...)
     for _, nonce in ipairs(redis.call('HKEYS', HANDOVERS)) do
       local handover = handover_of(nonce)
       if handover and handover.stage == 'offered' and given_up[handover.to] then
-        release(nonce, handover)
+        delete_handover(nonce)
+        give_back(handover.ticket)
       end
     end
   end

@@ -184,8 +184,7 @@ local function give_back(ticket, late)
 end
 
 -- The initiator is gone: each peer that answered it gets the next offer, or none.
-local function lose(nonce, handover)
-  delete_handover(nonce)
+local function lose(handover)
   for _, each in ipairs(handover.repliers) do
     local replier = unpacked(each, REPLIER)
     if is_alive(replier.owner) then
@@ -193,12 +192,6 @@ local function lose(nonce, handover)
       connect(replier, false)
     end
   end
-end
-
--- A `DEMOTE` that was not written, or not answered in time: its offer goes back.
-local function release(nonce, handover, late)
-  delete_handover(nonce)
-  give_back(handover.ticket, late)
 end
 
 local function withdraw(ticket, unless_offered)
@@ -239,18 +232,22 @@ local function expire(due, ends)
     local name, kind = due:sub(1, -3), due:sub(-1)
     if kind == 'o' then
       reap(name)
+    elseif kind == 'n' then
+      local handover = handover_of(name)
+      delete_handover(name)
+      if handover and handover.stage == 'answered' then
+        lose(handover)
+      elseif handover then -- not answered in time, or delivered
+        give_back(handover.ticket, handover.responder)
+      end
     else
       redis.call('ZREM', DUE, due)
-    end
-    local offer, handover = kind == 't' and offer_of(name), kind == 'n' and handover_of(name)
-    if offer then
-      stop_waiting(offer)
-      delete_offer(offer)
-      deliver(offer, 'NO_PEER', '', '')
-    elseif handover and handover.stage == 'answered' then
-      lose(name, handover)
-    elseif handover then
-      release(name, handover, handover.responder)
+      local offer = kind == 't' and offer_of(name)
+      if offer then
+        stop_waiting(offer)
+        delete_offer(offer)
+        deliver(offer, 'NO_PEER', '', '')
+      end
     end
     due, ends = next_due()
   end
@@ -258,13 +255,7 @@ local function expire(due, ends)
 end
 
 -- Returns what keeps the event from being begun, or nil.
-local function begin(epoch)
-  if redis.call('GET', EPOCH) ~= epoch then
-    -- Another life of the server wrote this, and may have forgotten its last words: none of it is good,
-    -- but the pairs.
-    redis.call('UNLINK', OFFERS, HANDOVERS, DUE, INDEX, MAIL)
-    redis.call('SET', EPOCH, epoch, 'PX', KEEP)
-  end
+local function begin()
   local lease, due, ends = OWNER .. ' o', next_due()
   local own = due == lease and ends or redis.call('ZSCORE', DUE, lease) -- mostly it is the first
   local until_ms = BEGINS and NOW or tonumber(own or 0)
@@ -273,7 +264,6 @@ local function begin(epoch)
   end
   if until_ms - NOW < LEASE * 0.9 then
     redis.call('ZADD', DUE, NOW + LEASE, lease)
-    keep(EPOCH)
     keep(OFFERS)
     keep(DUE)
     due, ends = next_due()
@@ -284,7 +274,7 @@ end
 local function run(event, keys, words)
   open(keys)
   enter(words)
-  local stop = begin(words[2])
+  local stop = begin()
   if stop then
     return reply(stop)
   end
@@ -292,7 +282,7 @@ local function run(event, keys, words)
   if full then
     return reply('FULL', false, '', full - COUNTS + 1, left)
   end
-  return event(unpack(words, 5))
+  return event(unpack(words, 4))
 end
 
 -- To look on changes nothing, so it needs no owner.

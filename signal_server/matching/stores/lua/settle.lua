@@ -5,7 +5,8 @@ function events.settle(nonce, written)
     return reply('OK', true) -- too late: the responder was told that the initiator is gone
   end
   if written ~= '1' then
-    lose(nonce, handover)
+    delete_handover(nonce)
+    lose(handover)
     return reply('OK', true)
   end
   remember(handover, 'linked')

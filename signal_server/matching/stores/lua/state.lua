@@ -3,12 +3,15 @@
 -- `counts.lua`, this text, `rules.lua` and the events make one library of functions; or, where the server has no
 -- functions, the first three and one event make a script. See redis_scripts.py.
 --
+-- The name of each key but PAIRS holds the epoch, the life of the Redis server: what another life wrote, which may
+-- have forgotten its last words, is not seen again.
 -- All members of INDEX and MAIL have the score 0, so they stand in the order of their bytes. Their parts are
 -- parted by a blank, which sorts before anything that a part may hold.
 -- Where something is missing that should be there, a server that was short of memory has evicted its key. The
 -- rest then counts as gone.
 --
--- KEYS  1 EPOCH      string: the life of the Redis server that wrote all this
+-- KEYS  1 PAIRS      sorted set: "pool peer peer", by twice the time at which it is forgotten, and 1 more if
+--                    one of them bounced the other's offer
 --       2 OFFERS     hash: "ticket" -> an offer, "ticket s" -> its signal; and "count" -> the last number that was
 --                    given out, so it is never empty
 --       3 HANDOVERS  hash: nonce -> a handover
@@ -20,19 +23,16 @@
 --                                "h pool place ticket", the oldest of them of each peer, and each that lapsed
 --                                "q pool peer place ticket", those that wait and say REMATCH
 --                                "r pool place ticket", the oldest of these of each peer, and each that lapsed
---       6 PAIRS      sorted set: "pool peer peer", by twice the time at which it is forgotten, and 1 more if
---                    one of them bounced the other's offer
---       7 MAIL       sorted set: "owner number delivery", what an owner has not fetched yet
---       8...         counts, which are hit or looked at before the event is begun, and the places that it may
+--       6 MAIL       sorted set: "owner number delivery", what an owner has not fetched yet
+--       7...         counts, which are hit or looked at before the event is begun, and the places that it may
 --                    need one of; see counts.lua
 -- ARGV  1            what is the same for all calls: times in ms (request, answer, write, pair memory, lease), and
 --                    the shard's number, with which a nonce begins
---       2            the epoch: `run_id` of the server that the caller is connected to
---       3            the call: the owner (one life of one process in this shard), "1" if this life begins
+--       2            the call: the owner (one life of one process in this shard), "1" if this life begins
 --                    now, the time in ms, or "-" for the server's own, and the rates of the counts; see
 --                    counts.lua
---       4            a secret that was never used before, of which the nonces are made
---       5...         the event's own
+--       3            a secret that was never used before, of which the nonces are made
+--       4...         the event's own
 --
 -- Returns { status, good, responder, deliveries, ... }
 --       status      "OK"; "LAPSED": the owner's lease is over, nothing was done; "AGAIN": so much had run out
@@ -56,13 +56,13 @@ local HANDOVER = {
   'digest', 'repliers',
 }
 
-local EPOCH, OFFERS, HANDOVERS, DUE, INDEX, PAIRS, MAIL
+local PAIRS, OFFERS, HANDOVERS, DUE, INDEX, MAIL
 local COMMON, REQUEST, ANSWER, WRITE, PAIR_MEMORY, LEASE, SHARD
 local OWNER, BEGINS, NOW, RATES, SECRET
 local KEEP -- no request lives longer, so no key of one need
 local MOST = 500 -- things that one call takes away because their time has passed
 
-local COUNTS = 8 -- the first key that is one
+local COUNTS = 7 -- the first key that is one
 
 local deliveries, notices, nonces
 
@@ -70,7 +70,7 @@ local events, views = {}, {}
 
 -- Functions keep their variables from call to call, so each call sets all of them.
 local function open(keys)
-  EPOCH, OFFERS, HANDOVERS, DUE, INDEX, PAIRS, MAIL = unpack(keys)
+  PAIRS, OFFERS, HANDOVERS, DUE, INDEX, MAIL = unpack(keys)
 end
 
 local function enter(words)
@@ -84,8 +84,8 @@ local function enter(words)
     KEEP = REQUEST + 2 * ANSWER + WRITE + LEASE + 10000
   end
   local begins, now
-  OWNER, begins, now, RATES = words[3]:match('^(%S+) (%S+) (%S+)(.*)$')
-  BEGINS, NOW, SECRET = begins == '1', tonumber(now), words[4]
+  OWNER, begins, now, RATES = words[2]:match('^(%S+) (%S+) (%S+)(.*)$')
+  BEGINS, NOW, SECRET = begins == '1', tonumber(now), words[3]
   NOW = NOW or server_ms()
   deliveries, notices, nonces = {}, {}, 0
 end
@@ -129,7 +129,7 @@ end
 
 local function reply(status, good, responder, ...)
   for owner in pairs(notices) do
-    redis.call('PUBLISH', EPOCH:match('^[^:]+') .. ':' .. owner:match('^[^.]+'), SHARD)
+    redis.call('PUBLISH', PAIRS:match('^[^:]+') .. ':' .. owner:match('^[^.]+'), SHARD)
   end
   return { status, good and 1 or 0, responder or '', deliveries, ... }
 end
