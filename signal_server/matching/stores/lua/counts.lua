@@ -1,5 +1,11 @@
 local PLACES -- of an address, if a request that has to wait needs one
 
+-- A number as a command takes it. Redis writes the digits of a number by itself, too, but as those of a fraction,
+-- which takes as long as a command.
+local function whole(number)
+  return string.format('%d', number)
+end
+
 local function server_ms()
   local time = redis.call('TIME')
   return time[1] * 1000 + math.floor(time[2] / 1000)
@@ -17,7 +23,7 @@ local function full_count(keys, at, rates)
     if how == 'hold' then
       PLACES = { key, ms, most }
     elseif how == 'open' then
-      count = redis.call('SET', key, 1, 'PX', ms, 'NX') and 1 or redis.call('INCR', key)
+      count = redis.call('SET', key, '1', 'PX', ms, 'NX') and 1 or redis.call('INCR', key)
     elseif how == 'hit' then
       count = redis.call('INCR', key)
       if count == 1 then
@@ -43,7 +49,7 @@ local function take_place(key, ms, most, ticket, now)
       return false
     end
   end
-  redis.call('ZADD', key, now + ms, ticket)
+  redis.call('ZADD', key, whole(now + ms), ticket)
   redis.call('PEXPIRE', key, ms)
   return true
 end

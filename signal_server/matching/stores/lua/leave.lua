@@ -6,7 +6,7 @@ function events.leave(ticket, lasts)
     withdraw(ticket)
     deliver(offer, 'NO_PEER', '', '')
   else
-    redis.call('ZADD', DUE, NOW + lasts, ticket .. ' l')
+    redis.call('ZADD', DUE, whole(NOW + lasts), ticket .. ' l')
   end
   return reply('OK', offer)
 end

@@ -11,7 +11,7 @@ end
 
 -- The place of the oldest offer that stands there: "place ticket", or nil.
 local function head_of(own)
-  local head = first(INDEX, own, 1)[1]
+  local head = first(INDEX, own, '1')[1]
   return head and head:sub(#own + 2)
 end
 
@@ -20,9 +20,9 @@ local function stand(line, heads, offer, ...)
   local place, own = offer.place .. ' ' .. offer.ticket, stand_of(line, offer)
   local head, waiting = head_of(own), own .. ' ' .. place
   if head and head < place then
-    redis.call('ZADD', INDEX, 0, waiting, ...)
+    redis.call('ZADD', INDEX, '0', waiting, ...)
   else
-    redis.call('ZADD', INDEX, 0, waiting, 0, heads .. ' ' .. offer.pool .. ' ' .. place, ...)
+    redis.call('ZADD', INDEX, '0', waiting, '0', heads .. ' ' .. offer.pool .. ' ' .. place, ...)
     if head then
       redis.call('ZREM', INDEX, heads .. ' ' .. offer.pool .. ' ' .. head)
     end
@@ -34,17 +34,17 @@ local function step_out(line, heads, offer)
   if redis.call('ZREM', INDEX, own .. ' ' .. place, heads .. ' ' .. offer.pool .. ' ' .. place) == 2 then
     local head = head_of(own)
     if head then
-      redis.call('ZADD', INDEX, 0, heads .. ' ' .. offer.pool .. ' ' .. head)
+      redis.call('ZADD', INDEX, '0', heads .. ' ' .. offer.pool .. ' ' .. head)
     end
   end
 end
 
 local function wait(offer)
-  stand('p', 'h', offer, 0, 'o ' .. offer.owner .. ' ' .. offer.ticket)
+  stand('p', 'h', offer, '0', 'o ' .. offer.owner .. ' ' .. offer.ticket)
   if offer.rematch then
     stand('q', 'r', offer)
   end
-  redis.call('ZADD', DUE, offer.deadline, offer.ticket .. ' t')
+  redis.call('ZADD', DUE, whole(offer.deadline), offer.ticket .. ' t')
   keep(INDEX)
 end
 
@@ -62,9 +62,9 @@ end
 
 -- The first offer at the head of a line that `suits`.
 local function search(heads, pool, suits)
-  local from, past, page = '[' .. heads .. ' ' .. pool .. ' ', '(' .. heads .. ' ' .. pool .. '!', 1
+  local from, past, page = '[' .. heads .. ' ' .. pool .. ' ', '(' .. heads .. ' ' .. pool .. '!', '1'
   while true do
-    local found = redis.call('ZRANGEBYLEX', INDEX, from, past, 'LIMIT', 0, page)
+    local found = redis.call('ZRANGEBYLEX', INDEX, from, past, 'LIMIT', '0', page)
     for _, head in ipairs(found) do
       local offer = offer_of(head:match('[^ ]+$'))
       if not offer then
@@ -73,10 +73,10 @@ local function search(heads, pool, suits)
         return offer
       end
     end
-    if #found < page then
+    if #found < tonumber(page) then
       return nil
     end
-    from, page = '(' .. found[#found], 50
+    from, page = '(' .. found[#found], '50'
   end
 end
 
@@ -208,7 +208,7 @@ end
 
 -- Take away what an owner has whose lease is over: an offer, or at last its mail and its lease.
 local function reap(owner)
-  local owned = first(INDEX, 'o ' .. owner, 1)[1]
+  local owned = first(INDEX, 'o ' .. owner, '1')[1]
   if owned then
     withdraw(owned:sub(#owner + 4))
     redis.call('ZREM', INDEX, owned)
@@ -220,7 +220,7 @@ end
 
 -- What runs out of time next, and when.
 local function next_due()
-  return unpack(redis.call('ZRANGE', DUE, 0, 0, 'WITHSCORES'))
+  return unpack(redis.call('ZRANGE', DUE, '0', '0', 'WITHSCORES'))
 end
 
 -- End what has run out of time, beginning with what does next. Returns true if there may be more.
@@ -263,7 +263,7 @@ local function begin()
     return 'LAPSED'
   end
   if until_ms - NOW < LEASE * 0.9 then
-    redis.call('ZADD', DUE, NOW + LEASE, lease)
+    redis.call('ZADD', DUE, whole(NOW + LEASE), lease)
     keep(OFFERS)
     keep(DUE)
     due, ends = next_due()

@@ -59,7 +59,7 @@ local HANDOVER = {
 local PAIRS, OFFERS, HANDOVERS, DUE, INDEX, MAIL
 local COMMON, REQUEST, ANSWER, WRITE, PAIR_MEMORY, LEASE, SHARD
 local OWNER, BEGINS, NOW, RATES, SECRET
-local KEEP -- no request lives longer, so no key of one need
+local KEEP, KEEP_PAIRS -- in ms: no request lives longer, so no key of one need; and no pair
 local MOST = 500 -- things that one call takes away because their time has passed
 
 local COUNTS = 7 -- the first key that is one
@@ -81,7 +81,7 @@ local function enter(words)
       times[#times + 1] = tonumber(each)
     end
     REQUEST, ANSWER, WRITE, PAIR_MEMORY, LEASE, SHARD = unpack(times)
-    KEEP = REQUEST + 2 * ANSWER + WRITE + LEASE + 10000
+    KEEP, KEEP_PAIRS = whole(REQUEST + 2 * ANSWER + WRITE + LEASE + 10000), whole(PAIR_MEMORY + 1000)
   end
   local begins, now
   OWNER, begins, now, RATES = words[2]:match('^(%S+) (%S+) (%S+)(.*)$')
@@ -95,7 +95,7 @@ local function keep(key)
 end
 
 local function next_number()
-  local number = redis.call('HINCRBY', OFFERS, 'count', 1)
+  local number = redis.call('HINCRBY', OFFERS, 'count', '1')
   if number == 1 then
     keep(OFFERS)
   end
@@ -108,7 +108,7 @@ local function next_nonce()
 end
 
 local function first(key, prefix, limit)
-  return redis.call('ZRANGEBYLEX', key, '[' .. prefix .. ' ', '(' .. prefix .. '!', 'LIMIT', 0, limit)
+  return redis.call('ZRANGEBYLEX', key, '[' .. prefix .. ' ', '(' .. prefix .. '!', 'LIMIT', '0', limit)
 end
 
 local function is_alive(owner)
@@ -121,7 +121,7 @@ local function deliver(to, type, nonce, signal)
     deliveries[n + 1], deliveries[n + 2], deliveries[n + 3], deliveries[n + 4] = to.ticket, type, nonce, signal
   elseif is_alive(to.owner) then
     local delivery = table.concat({ to.ticket, type, nonce, signal }, ' ')
-    redis.call('ZADD', MAIL, 0, to.owner .. ' ' .. next_number() .. ' ' .. delivery)
+    redis.call('ZADD', MAIL, '0', to.owner .. ' ' .. next_number() .. ' ' .. delivery)
     keep(MAIL)
     notices[to.owner] = true
   end
@@ -188,7 +188,7 @@ local function delete_handover(nonce)
 end
 
 local function set_deadline(nonce, deadline)
-  redis.call('ZADD', DUE, deadline, nonce .. ' n')
+  redis.call('ZADD', DUE, whole(deadline), nonce .. ' n')
 end
 
 local function pair_of(pool, one, other)
@@ -210,6 +210,6 @@ local function remember(handover, how)
     how = 'bounced'
   end
   local score = 2 * (NOW + PAIR_MEMORY) + (how == 'bounced' and 1 or 0)
-  redis.call('ZADD', PAIRS, string.format('%d', score), pair_of(pool, one, other))
-  redis.call('PEXPIRE', PAIRS, PAIR_MEMORY + 1000)
+  redis.call('ZADD', PAIRS, whole(score), pair_of(pool, one, other))
+  redis.call('PEXPIRE', PAIRS, KEEP_PAIRS)
 end
