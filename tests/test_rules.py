@@ -563,6 +563,46 @@ def test_what_lapsed_hides_no_other_offer_of_its_peer(game: Game) -> None:
 # --- what it costs -----------------------------------------------------------------------------------------
 
 
+def test_what_lapsed_between_others_of_its_peer_hides_none_of_them(game: Game) -> None:
+    game.link("alice", "bob")
+    game.connect("alice.1")
+    game.connect("alice.2", rematch=True)
+    game.connect("alice.3")
+    assert game.connect("bob.2", rematch=True)[0].startswith("bob.2 DEMOTE alice.2")
+    game.at(6)
+    assert game.rules.withdraw("alice.1")
+    assert game.connect("cid")[0].startswith("cid DEMOTE alice.2")
+    assert game.connect("dan")[0].startswith("dan DEMOTE alice.3")
+
+
+def test_nothing_can_run_out_of_time_once_all_is_gone(game: Game) -> None:
+    """What is left of a pair at each step, by itself, is enough to look at the time."""
+    assert game.rules.is_empty()
+    game.connect("alice")
+    assert not game.rules.is_empty(), "an offer"
+    game.connect("bob")
+    game.rules.withdraw("alice")
+    assert not game.rules.is_empty(), "a handover"
+    game.at(5)
+    assert game.rules.is_empty()
+    game.link("alice.2", "bob.2")
+    game.at(20)
+    assert not game.rules.is_empty(), "a pair"
+    game.at(7200)
+    game.rules.sweep(now_ms=game.now_ms)
+    assert game.rules.is_empty()
+
+
+def test_what_stands_in_a_pool_is_counted_by_what_it_waits_for(game: Game) -> None:
+    game.connect("alice")
+    game.connect("bob")
+    game.connect("cid", pool="open:a")
+    game.connect("dan", pool="open:b")
+    counts = {"pools": 3, "waiting": 2, "offered": 1, "handovers": 1, "pairs": 0}
+    assert game.rules.statistics() == counts
+    assert game.rules.pools() == {"open:": (0, 1, 0), "open:a": (1, 0, 0), "open:b": (1, 0, 0)}
+
+
 def test_a_match_steps_over_those_it_has_met_and_not_over_the_pool(monkeypatch: pytest.MonkeyPatch) -> None:
     """100,000 wait, of a peer that met all the others; the newcomer has met three that wait longer."""
     game = Game()
