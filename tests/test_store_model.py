@@ -304,6 +304,10 @@ class Machine(RuleBasedStateMachine):
         assert left <= {"offers", "due", "pairs"}
         for key in self.redis.lifetimes():
             assert not key.endswith(":offers") or self.redis.call("HKEYS", key) == ["count"]
+        for store in self.stores:  # nor in the processes
+            owners = store._owners
+            assert not owners._shard_of_ticket
+            assert not any(each.tickets for each in owners._owners.values())
 
     # --- how it is compared --------------------------------------------------------------------------------
 

@@ -136,6 +136,13 @@ def test_an_answer_that_was_fetched_late_may_be_written_for_what_is_left(
     assert both.one.store.claim(nonce).good is not is_late
 
 
+@pytest.mark.parametrize("event", ["answer", "bounce"])
+def test_a_request_whose_nonce_is_not_good_is_forgotten(both: Processes, event: str) -> None:
+    told = getattr(both.one, event)("ben", "13-no such nonce")
+    assert not told.outcome.good
+    assert both.one.store._owners.shard_of(told.ticket) is None  # type: ignore[attr-defined]
+
+
 # --- leases ------------------------------------------------------------------------------------------------
 
 

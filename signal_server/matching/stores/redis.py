@@ -273,7 +273,7 @@ class RedisStore(Store):
                 good = bool(reply.is_good)
                 if ticket is not None:
                     if not good:
-                        owner.tickets.pop(ticket, None)
+                        self._owners.forget(shard, ticket)
                     elif not self._owners.note_waiting(owner, ticket, nonce):
                         outcome.lost.append(ticket)
                 outcome.good, outcome.responder = good, bytes.fromhex(reply.responder.decode()) or None
