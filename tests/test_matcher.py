@@ -132,9 +132,10 @@ def redis() -> Iterator[RedisServer]:
         yield server
 
 
-def shared(redis: RedisServer, most: int | None = None, **rates: str) -> Desk:
-    """One of several processes."""
+def shared(redis: RedisServer, most: int | None = None, *, divided: bool = False, **rates: str) -> Desk:
+    """One of several processes. `divided`: as in a cluster, where limits are calls of their own."""
     servers = Servers(redis.url, timeout_seconds=10)
+    servers.is_divided = divided
     limits = RedisLimits(servers, settings(held_per_address=most, **rates), longest_ms=60_000)
     return Desk(RedisStore(servers, TIMES, sweep_ms=10**9), limits)
 
@@ -347,8 +348,9 @@ def test_a_bounce_that_may_not_wait_changes_nothing() -> None:
     assert kind(held) == ANSWER
 
 
-def test_the_places_of_an_address_are_counted_over_all_processes(redis: RedisServer) -> None:
-    one, other = shared(redis, most=1), shared(redis, most=1)
+@pytest.mark.parametrize("divided", [False, True])
+def test_the_places_of_an_address_are_counted_over_all_processes(redis: RedisServer, divided: bool) -> None:
+    one, other = (shared(redis, most=1, divided=divided) for _ in range(2))
     held = one.ask("ann")
     assert (kind(held), held.has_place) == ("", True)
     assert kind(other.ask("ann")) == "RateLimited held"
@@ -379,15 +381,24 @@ def test_a_bounce_for_which_there_is_no_place_changes_nothing(redis: RedisServer
     assert kind(held) == ANSWER
 
 
-def test_who_is_matched_at_once_needs_no_place(redis: RedisServer) -> None:
+@pytest.mark.parametrize("divided", [False, True])
+def test_who_is_matched_at_once_needs_no_place_nor_does_who_answers(
+    redis: RedisServer, divided: bool
+) -> None:
     held = shared(redis).ask("ann")
     assert kind(held) == ""
-    told = shared(redis, most=0).ask("ben")
+    desk = shared(redis, most=0, divided=divided)
+    told = desk.ask("ben")
     assert (kind(told), told.has_place) == (DEMOTE, False)
+    assert isinstance(told.result, Reply)
+    assert kind(desk.ask("ben", told.result.nonce)) == "", "and waits for DELIVERED"
 
 
-def test_who_finds_no_place_may_ask_again_in_a_second_and_was_not_counted(redis: RedisServer) -> None:
-    desk = shared(redis, most=0, request_limit="1 per minute")
+@pytest.mark.parametrize("divided", [False, True])
+def test_who_finds_no_place_may_ask_again_in_a_second_and_was_not_counted(
+    redis: RedisServer, divided: bool
+) -> None:
+    desk = shared(redis, most=0, divided=divided, request_limit="1 per minute")
     for _ in range(2):
         refusal = desk.ask("ann").result
         assert isinstance(refusal, RateLimited)
@@ -466,6 +477,12 @@ def test_who_ends_while_the_store_is_asked_leaves_no_offer_behind(redis: RedisSe
         desk.ask("dan", opened=end)
         assert desk.held == 1, "dan was handed it, and it returned"
         assert kind(desk.ask("eve")) == DEMOTE
+
+
+def test_who_ends_while_the_store_is_asked_leaves_no_place_behind(redis: RedisServer) -> None:
+    desk = shared(redis, most=5)
+    desk.ask("ann", opened=lambda ticket: desk.matcher.resolve(ticket, HungUp()))
+    assert eventually(lambda: not [key for key in redis.lifetimes() if key.endswith(":held")])
 
 
 # --- a store that is away ----------------------------------------------------------------------------------
