@@ -48,9 +48,9 @@ class Place(NamedTuple):
     """A shard, as the words that begin each call there.
 
     Attributes:
-        key: one of its keys.
+        key: that of its pairs.
         keys: all of them as they go over the wire, in pieces between which the epoch goes.
-        common: a word that is always the same, likewise.
+        common: a word that is always the same, as it goes over the wire.
     """
 
     key: bytes
@@ -155,9 +155,9 @@ class Library:
         """A command up to the last of the place's keys, of so many more keys and words."""
         head = self._heads.get((name, place.key, keys, words, is_function))
         if head is None:
-            keys += 1 + len(KEYS)
-            command, number = self._commands[is_function][name], bulk(b"%d" % keys)
-            first = b"*%d\r\n%b%b%b" % (4 + keys + words, command, number, place.keys[0])
+            all_keys = 1 + len(KEYS) + keys
+            command, number = self._commands[is_function][name], bulk(b"%d" % all_keys)
+            first = b"*%d\r\n%b%b%b" % (4 + all_keys + words, command, number, place.keys[0])
             head = first, *place.keys[1:-1]
             if words <= 16:  # most have always as many
                 self._heads[name, place.key, keys, words, is_function] = head
