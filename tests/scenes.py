@@ -61,14 +61,15 @@ class Play:
         self.odd: Counter[str] = Counter()
         self.waits: list[float] = []
 
-    def go_on(self, pairs: float, seconds: float) -> None:
-        """So many scenes a second, most of which are one pair.
+    def go_on(self, pairs: float, seconds: float, *, unsigned: bool = False) -> None:
+        """So many scenes a second, most of which are one pair; with `unsigned`, none in which somebody signs.
 
         What is late is left out: after a pause of ours the server would get it all at once.
         """
         group, started, due = Group(), time.monotonic(), 0.0
-        names, weights = zip(*SHARES.items(), strict=True)
-        first = list(SHARES)  # each once, so that none is missing in a short run
+        shares = {name: share for name, share in SHARES.items() if not (unsigned and name == "signed")}
+        names, weights = zip(*shares.items(), strict=True)
+        first = list(shares)  # each once, so that none is missing in a short run
         while (now := time.monotonic()) < started + seconds:
             due = max(due, now - LATE_SECONDS - started)
             while started + due < now and len(group) < pairs * SCENE_SECONDS:

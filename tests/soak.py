@@ -20,6 +20,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Any
 
 import gevent
 
@@ -66,15 +67,18 @@ def sample(server: Server, redis: RedisServer | None) -> dict[str, float]:
 
 
 def soak(
-    server: Server, redis: RedisServer | None, play: Play, pairs: float, seconds: float, every: float
+    server: Server, redis: RedisServer | None, play: Play, *, every: float, **how: Any
 ) -> Iterator[dict[str, float]]:
     """Let them play, and sample the server now and then, and once more when nobody is there.
+
+    Args:
+        how: they play; see `Play.go_on`.
 
     Yields:
         what `sample` gives, with the seconds since the start (`at`) and the pairs so far (`linked`).
     """
     started = time.monotonic()
-    peers = gevent.spawn(play.go_on, pairs, seconds)
+    peers = gevent.spawn(play.go_on, **how)
     while not peers.ready():
         yield sample(server, redis) | {"at": time.monotonic() - started, "linked": play.linked}
         gevent.wait([peers], timeout=every)
@@ -168,6 +172,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--pair-memory", type=float, default=PAIR_MEMORY_SECONDS, help="in seconds")
     parser.add_argument("--redis", action="store_true", help="with two workers on Redis, and Sequoia")
+    parser.add_argument("--unsigned", action="store_true", help="nobody signs")
     parser.add_argument("--driver", choices=("callbacks", "wsgi"), default="callbacks")
     parser.add_argument("--samples", default=os.devnull, help="a file for what is sampled, a line each")
     parser.add_argument("--draw", nargs="+", help="files of samples, each named after its run")
@@ -190,7 +195,8 @@ def main() -> int:
         server = stack.enter_context(Server(limits=True, **SETTINGS | shared))
         out = stack.enter_context(open(options.samples, "w"))
         play, samples = Play(server.port, options.seed), []
-        for each in soak(server, redis, play, options.pairs, options.seconds, SAMPLE_SECONDS):
+        how = {"pairs": options.pairs, "seconds": options.seconds, "unsigned": options.unsigned}
+        for each in soak(server, redis, play, every=SAMPLE_SECONDS, **how):
             samples.append(each)
             print(json.dumps(each), file=out, flush=True)
         stacks = server.log.count("Traceback")

@@ -402,7 +402,9 @@ class TestWindows:
         windows = Windows(1, 10, "name", clock)
         windows.check(b"a")
         windows.hit(b"a")
-        clock.now += 9.999
+        clock.now += 8.999
+        assert refused(lambda: windows.check(b"a")) == ("name", 2), "1,001 ms"
+        clock.now += 1
         for ask in (windows.check, windows.hit):
             assert refused(lambda: ask(b"a")) == ("name", 1)  # noqa: B023
         clock.now += 0.001
@@ -427,7 +429,9 @@ class TestWindows:
             windows.restart(b"a")
             clock.now += 9
             assert refused(lambda: windows.check(b"a")) == ("name", 1)
-        clock.now += 1
+        clock.now += 0.999
+        assert refused(lambda: windows.check(b"a")) == ("name", 1), "1 ms"
+        clock.now += 0.001
         windows.check(b"a")
         windows.restart(b"b")
         assert len(windows) <= 2
