@@ -37,7 +37,7 @@ TESTS = {
 }
 """For each module its tests, the quick ones first."""
 
-PATIENCE = 10
+PATIENCE = 3
 """What is broken may also go on for ever. It may take so many times what all tests of what is whole take."""
 
 TURNS: dict[type[ast.cmpop], list[type[ast.cmpop]]] = {
