@@ -187,8 +187,23 @@ class Workplace:
         paths = [f"tests/{each}" if each.startswith("test_") else each for each in (first, *others)]
         child = os.fork()
         if child == 0:
+            # pytest-timeout would use the same alarm, and waits longer.
             signal.alarm(self.patience_seconds)
-            os._exit(self._run(["-x", "-q", "-n0", "--assert=plain", "-p", "no:cacheprovider", *paths]))
+            os._exit(
+                self._run(
+                    [
+                        "-x",
+                        "-q",
+                        "-n0",
+                        "--assert=plain",
+                        "-p",
+                        "no:cacheprovider",
+                        "-p",
+                        "no:timeout",
+                        *paths,
+                    ]
+                )
+            )
         return os.waitpid(child, 0)[1] != 0
 
     def _run(self, words: list[str]) -> int:
