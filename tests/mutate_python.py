@@ -13,7 +13,6 @@ import importlib
 import math
 import os
 import shutil
-import signal
 import sys
 import tempfile
 import time
@@ -187,23 +186,8 @@ class Workplace:
         paths = [f"tests/{each}" if each.startswith("test_") else each for each in (first, *others)]
         child = os.fork()
         if child == 0:
-            # pytest-timeout would use the same alarm, and waits longer.
-            signal.alarm(self.patience_seconds)
-            os._exit(
-                self._run(
-                    [
-                        "-x",
-                        "-q",
-                        "-n0",
-                        "--assert=plain",
-                        "-p",
-                        "no:cacheprovider",
-                        "-p",
-                        "no:timeout",
-                        *paths,
-                    ]
-                )
-            )
+            words = ["-x", "-q", "-n0", "--assert=plain", "-p", "no:cacheprovider"]
+            os._exit(self._run([*words, f"--timeout={self.patience_seconds}", *paths]))
         return os.waitpid(child, 0)[1] != 0
 
     def _run(self, words: list[str]) -> int:
