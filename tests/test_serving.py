@@ -33,6 +33,7 @@ class Host:
 
     def __init__(self) -> None:
         self.alive, self.nr, self.max_requests = True, 0, 1_000_000
+        self.retired = 0
         self.taken_over: list[bytes] = []
         self.gone: list[Connection] = []
 
@@ -45,6 +46,7 @@ class Host:
 
     def retire(self) -> None:
         self.alive = False
+        self.retired += 1
 
 
 class Client:
@@ -88,8 +90,8 @@ def request(**parameters: str) -> bytes:
 class Desk:
     """A driver with its endpoint, and clients."""
 
-    def __init__(self) -> None:
-        off = dict.fromkeys(("ADDRESS_LIMIT", "REQUEST_LIMIT", "PAIR_LIMIT"), "") | {"LOG": "off"}
+    def __init__(self, **chosen: str) -> None:
+        off = dict.fromkeys(("ADDRESS_LIMIT", "REQUEST_LIMIT", "PAIR_LIMIT"), "") | {"LOG": "off"} | chosen
         app = create_app(Settings.from_env({f"SPACERIFT_{name}": value for name, value in off.items()}))
         self._server = app.extensions["spacerift"]
         self._server.timers.drive()
@@ -186,14 +188,38 @@ def test_who_hangs_up_between_the_decision_and_the_write_has_heard_nothing(
     assert bob.hears() == ["NO_PEER"]
 
 
-def test_a_write_that_fails_is_no_delivery(desk: Desk) -> None:
+def test_a_write_that_fails_is_no_delivery(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
     alice, bob = desk.client(Failing), desk.client()
     answer = desk.demoted(alice, bob)
     alice.connection.socket.fails = True  # type: ignore[attr-defined]
     bob.says(**answer)
     desk.turn()
     assert bob.hears() == ["NO_PEER"]
-    assert alice.is_over
+    assert (alice.is_over, caplog.records) == (True, [])
+
+
+class Full(_socket.socket):
+    """A connection whose buffer takes nothing, for a while."""
+
+    is_full = True
+
+    def send(self, *words: Any) -> int:
+        if self.is_full:
+            raise BlockingIOError
+        return super().send(*words)
+
+
+def test_of_a_reply_that_could_not_be_written_at_once_no_byte_is_lost(desk: Desk) -> None:
+    client = desk.client(Full)
+    client.says()
+    desk.turn()
+    desk.turn()
+    assert (client.hears(), bool(client.connection.unwritten)) == ([], True)
+    client.connection.socket.is_full = False  # type: ignore[attr-defined]
+    desk.serving._write_more(client.connection)
+    assert client.own.recv(1000).startswith(b"HTTP/1.1 499 ")
+    assert client.connection.unwritten == b""
+    assert client.asks()["TYPE"] == "MISSING_PARAMETER"
 
 
 @pytest.fixture
@@ -220,8 +246,28 @@ def test_a_reply_is_delivered_when_its_last_byte_is_written(
         desk.turn()
     desk.turn()
     assert bob.hears() == ["DELIVERED"]
+    heard += alice.own.recv(1 << 20)
+    assert json.loads(heard.split(b"\r\n\r\n", 1)[1])["SIGNAL"] == LONG
     desk.serving.tick(time.monotonic() + REPLY_SECONDS + 1)
     assert not alice.is_over, "it was written in time"
+    assert (alice.connection.deadline, alice.connection.response) == (0, None)
+    assert alice.asks()["TYPE"] == "MISSING_PARAMETER"
+
+
+@pytest.mark.parametrize("how", ["the server ends", "the worker has had enough"])
+def test_a_reply_that_was_begun_before_the_end_is_the_last(
+    desk: Desk, unread: tuple[Client, Client], how: str
+) -> None:
+    alice, _ = unread
+    if how == "the server ends":
+        desk.serving.is_ending = True
+    else:
+        desk.host.alive = False
+    while alice.connection.unwritten:
+        with suppress(BlockingIOError):
+            alice.own.recv(1 << 16, socket.MSG_DONTWAIT)
+        desk.turn()
+    assert alice.is_over
 
 
 def test_a_reply_that_is_not_read_in_time_is_none(desk: Desk, unread: tuple[Client, Client]) -> None:
@@ -295,11 +341,14 @@ def test_a_request_that_comes_in_pieces_is_one(desk: Desk) -> None:
 
 
 def test_a_body_that_takes_too_long_is_gunicorns(desk: Desk) -> None:
-    client, whole = desk.client(), request()
-    client.own.sendall(whole[:-1])
+    client, whole, begun = desk.client(), request(), time.monotonic()
+    client.own.sendall(whole[:-2])
     desk.turn()
     deadline = client.connection.deadline
-    assert BODY_GRACE_SECONDS - 1 < deadline - time.monotonic() <= BODY_GRACE_SECONDS
+    assert begun + BODY_GRACE_SECONDS <= deadline <= time.monotonic() + BODY_GRACE_SECONDS
+    client.own.sendall(whole[-2:-1])
+    desk.turn()
+    assert client.connection.deadline == deadline, "one more byte makes it no longer"
     desk.serving.tick(deadline - 0.01)
     assert desk.host.taken_over == []
     desk.serving.tick(deadline)
@@ -314,11 +363,126 @@ def test_a_body_that_comes_in_time_is_not(desk: Desk) -> None:
     client.own.sendall(whole[-1:])
     desk.turn()
     assert client.hears() == ["MISSING_PARAMETER"]
+    assert client.connection.deadline == 0
     desk.serving.tick(time.monotonic() + BODY_GRACE_SECONDS + 1)
     assert desk.host.taken_over == []
 
 
-def test_who_has_left_is_forgotten(desk: Desk, unread: tuple[Client, Client]) -> None:
+def test_a_head_has_no_such_time(desk: Desk) -> None:
+    client = desk.client()
+    client.own.sendall(request()[:20])
+    desk.turn()
+    desk.serving.tick(time.monotonic() + BODY_GRACE_SECONDS + 1)
+    assert (client.connection.deadline, desk.host.taken_over) == (0, [])
+    client.own.sendall(request()[20:])
+    desk.turn()
+    assert client.hears() == ["MISSING_PARAMETER"]
+
+
+def test_who_has_left_in_the_middle_of_a_request_is_not_waited_for(desk: Desk) -> None:
+    for length in (20, len(request()) - 1):  # of the head, and of the body
+        client = desk.client()
+        client.own.sendall(request()[:length])
+        client.own.shutdown(socket.SHUT_WR)
+        desk.turn()
+        assert client.is_over
+
+
+def test_what_is_not_ordinary_is_gunicorns(desk: Desk) -> None:
+    client, asked = desk.client(), b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
+    client.own.sendall(asked)
+    desk.turn()
+    assert desk.host.taken_over == [asked]
+    assert (len(desk.serving), desk.host.gone) == (0, [])
+
+
+def test_what_is_seen_before_a_write_is_read_in_the_next_turn(desk: Desk) -> None:
+    """Nothing tells of it a second time."""
+    client = desk.client().says()
+    desk.serving.look()
+    assert client.hears() == []
+    gevent.sleep(0)
+    assert client.hears() == ["MISSING_PARAMETER"]
+
+
+def test_a_connection_that_has_nothing_to_read_stays(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
+    client = desk.client()
+    desk.serving._readable(client.connection)
+    assert client.asks()["TYPE"] == "MISSING_PARAMETER"
+    assert caplog.records == []
+
+
+def test_a_connection_that_breaks_is_over_without_a_word(
+    desk: Desk, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = desk.client()
+    client.own.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    client.own.close()
+    desk.turn()
+    assert (client.is_over, client.connection.is_open()) == (True, False)
+    desk.serving._next_request(client.connection)  # which may have been on its way
+    assert caplog.records == []
+    desk.serving._fail(client.connection)  # as may this
+    assert len(desk.host.gone) == len(caplog.records) == 1
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_who_says_no_more_is_answered_and_left(desk: Desk, count: int) -> None:
+    client = desk.client()
+    client.own.sendall(request() * count)
+    client.own.shutdown(socket.SHUT_WR)
+    desk.turn()
+    for _ in range(3 * count):
+        gevent.sleep(0)
+    assert (client.hears(), client.is_over) == (["MISSING_PARAMETER"] * count, True)
+
+
+def test_what_stands_behind_a_request_that_waits_stays_there(desk: Desk) -> None:
+    client = desk.client().says(TYPE="CONNECT", SIGNAL="an offer").says()
+    desk.turn()
+    desk.serving._next_request(client.connection)
+    assert client.hears() == []
+    assert client.connection.buffer == request()
+
+
+def test_requests_are_counted_for_the_worker(desk: Desk) -> None:
+    for client in (desk.client(), desk.client()):
+        client.asks()
+        client.asks()
+    assert desk.host.nr == 4
+
+
+def test_it_retires_once(desk: Desk) -> None:
+    desk.host.max_requests = 2
+    for client in [desk.client() for _ in range(4)]:
+        client.asks()
+    assert desk.host.retired == 1
+
+
+def test_what_is_refused_by_its_head_is_not_begun() -> None:
+    desk = Desk(ADDRESS_LIMIT="1 per minute")
+    try:
+        assert [desk.client().asks()["TYPE"] for _ in range(2)] == ["MISSING_PARAMETER", "RATE_LIMIT"]
+        client = desk.client().says()
+        desk.turn()
+        assert b"\r\nRetry-After: 60\r\n" in client.own.recv(1000)
+    finally:
+        desk.close()
+
+
+def test_who_leaves_with_the_last_byte_of_an_offer_waits_for_nobody(desk: Desk) -> None:
+    alice, bob = desk.client(), desk.client()
+    alice.says(TYPE="CONNECT", SIGNAL="an offer", FINGERPRINT="alice").own.close()
+    desk.turn()
+    bob.says(TYPE="CONNECT", SIGNAL="another", FINGERPRINT="bob")
+    desk.turn()
+    assert bob.hears() == []
+    assert alice.is_over
+
+
+def test_who_has_left_is_forgotten(
+    desk: Desk, unread: tuple[Client, Client], caplog: pytest.LogCaptureFixture
+) -> None:
     """One that is idle, one in the middle of a body, one that waits, and one that does not read its reply."""
     idle, dribbling, waiting = (desk.client() for _ in range(3))
     dribbling.own.sendall(request()[:-1])
@@ -335,23 +499,31 @@ def test_who_has_left_is_forgotten(desk: Desk, unread: tuple[Client, Client]) ->
     assert len(desk.host.gone) == len(everybody), "each once"
     left = "_connections", "_idle", "_dribbling", "_writing"
     assert [len(getattr(desk.serving, each)) for each in left] == [0] * 4
+    assert caplog.records == []
 
 
 def test_idle_connections_are_closed_the_oldest_first(desk: Desk) -> None:
     first, second, busy = (desk.client() for _ in range(3))
     busy.says(TYPE="CONNECT", SIGNAL="x")
+    begun = time.monotonic()
     second.asks()
     desk.turn()
+    assert first.connection.since < begun < second.connection.since
     desk.serving.drop_idle(second.connection.since - 0.000_001)
     assert [each.is_over for each in (first, second, busy)] == [True, False, False]
     desk.serving.drop_idle(time.monotonic())
     assert [each.is_over for each in (second, busy)] == [True, False]
 
 
+@pytest.mark.parametrize("step", ["start", "take"])
 def test_an_error_of_ours_costs_one_request(
-    desk: Desk, pair: tuple[Client, Client], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    desk: Desk,
+    pair: tuple[Client, Client],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    step: str,
 ) -> None:
-    monkeypatch.setattr(desk.endpoint, "start", error)
+    monkeypatch.setattr(desk.endpoint, step, error)
     first, second = pair
     first.says()
     desk.turn()
@@ -362,7 +534,32 @@ def test_an_error_of_ours_costs_one_request(
     assert [each.levelno for each in caplog.records] == [logging.ERROR]
 
 
-def error(*_: object) -> None:
+@pytest.mark.parametrize("behind", [False, True])
+def test_an_error_of_ours_while_it_is_read_costs_one_connection(
+    desk: Desk,
+    pair: tuple[Client, Client],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    behind: bool,
+) -> None:
+    first, second = pair
+    if behind:
+        first.asks()
+        first.connection.buffer = request()
+    else:
+        first.says()
+    with monkeypatch.context() as broken:
+        broken.setattr(desk.serving._ordinary, "find", error)
+        if behind:
+            desk.serving._next_request(first.connection)
+        else:
+            desk.turn()
+    assert first.own.recv(1000).startswith(b"HTTP/1.1 500 ")
+    assert (first.is_over, second.asks()["TYPE"]) == (True, "MISSING_PARAMETER")
+    assert [each.levelno for each in caplog.records] == [logging.ERROR]
+
+
+def error(*_: object, **__: object) -> None:
     raise ValueError("on purpose")
 
 
@@ -374,6 +571,24 @@ def test_each_reply_is_the_last_of_its_connection_at_the_end(desk: Desk, how: st
     else:
         desk.host.max_requests = 1
     client.says()
+    desk.turn()
+    assert b"\r\nConnection: close\r\n" in client.own.recv(1000)
+    assert client.is_over
+
+
+def test_a_reply_bears_the_time_and_leaves_the_connection_open(desk: Desk) -> None:
+    client = desk.client()
+    for moment, date in ((0.5, "Thu, 01 Jan 1970 00:00:00 GMT"), (1.5, "Thu, 01 Jan 1970 00:00:01 GMT")):
+        desk.serving._renew_head(moment)
+        client.says()
+        desk.turn()
+        head = client.own.recv(1000).split(b"\r\n\r\n")[0].decode().split("\r\n")
+        assert {f"Date: {date}", "Connection: keep-alive"} < set(head)
+
+
+def test_a_client_that_wants_no_more_is_told_so_and_left(desk: Desk) -> None:
+    client = desk.client()
+    client.own.sendall(request().replace(b"Host: x\r\n", b"Host: x\r\nConnection: close\r\n"))
     desk.turn()
     assert b"\r\nConnection: close\r\n" in client.own.recv(1000)
     assert client.is_over
