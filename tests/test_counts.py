@@ -91,6 +91,20 @@ def test_an_address_is_counted_in_its_window(make: Make) -> None:
     assert refused(lambda: limits.count_address(of(b"b"))) is None
 
 
+def test_a_worker_refuses_an_address_no_longer_than_a_window(redis: RedisServer, servers: Servers) -> None:
+    """Also if Redis' clock was set back, or it has lost its counts."""
+    redis.call("FLUSHALL")
+    limits = RedisLimits(servers, settings(address_limit="1 per minute"), longest_ms=5_000)
+    limits.count_address(of(b"a"))
+    (key,) = redis.lifetimes()
+    redis.call("PEXPIRE", key, 3_600_000)
+    assert refused(lambda: limits.count_address(of(b"a"))) == ("address", 3_600)
+    assert refused(lambda: limits.count_address(of(b"a"))) == ("address", 60)
+    redis.call("FLUSHALL")
+    servers._tell_all()  # as after it was away
+    assert refused(lambda: limits.count_address(of(b"a"))) is None
+
+
 def test_a_window_ends_and_is_not_prolonged_by_hits(make: Make) -> None:
     limits = make(address_limit="1 per 2 seconds")
     limits.count_address(of(b"a"))

@@ -663,7 +663,7 @@ def test_nothing_is_left_behind(pair: list[Server], redis: RedisServer) -> None:
     assert all(0 < left <= 3_601_000 for left in redis.lifetimes().values())
 
 
-KEYS = ("offers", "handovers", "due", "index", "pairs", "mail")
+KEYS = ("life", "offers", "handovers", "due", "index", "pairs", "mail")
 BRIEF = {"REQUEST_TIMEOUT": 2, "ANSWER_TIMEOUT": 1}
 LONGEST_SECONDS = 2 + 1 + 3 + 1
 """However much Redis has lost: the two, the time to write an answer, and a second."""
@@ -674,7 +674,7 @@ def test_every_key_may_vanish_and_nobody_waits_longer() -> None:
     with ExitStack() as stack:
         redis = stack.enter_context(RedisServer())
         one, other = (stack.enter_context(Server(REDIS_URL=redis.url, **BRIEF, **SHARED)) for _ in range(2))
-        assert {each.rpartition(":")[2] for each in KEYS} == {*redis_scripts.KEYS, "pairs"}
+        assert {each.rpartition(":")[2] for each in KEYS} == {*redis_scripts.KEYS, "pairs", "life"}
         rooms = {name: f"room of {name}" for name in KEYS}
         offered = {name: one.offer(f"ann {name}", NAMESPACE=room) for name, room in rooms.items()}
         held_by(one, len(KEYS))
@@ -700,6 +700,8 @@ def test_every_key_may_vanish_and_nobody_waits_longer() -> None:
             last = waiting[name].reply(LONGEST_SECONDS)
             assert last.type in ("NO_NAMESPACE_PEER", "DEMOTE", "UNAVAILABLE"), (name, last)
         assert time.monotonic() - started < LONGEST_SECONDS + 2
+        for alone in [one.offer(f"dan {name}", NAMESPACE=room) for name, room in rooms.items()]:
+            assert alone.reply(LONGEST_SECONDS).type in ("NO_NAMESPACE_PEER", "UNAVAILABLE")
         for name, room in rooms.items():
             # What has lost a part of it may be counted until its key expires, but is handed to nobody.
             left = one.statistics()["waiting"]

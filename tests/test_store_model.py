@@ -301,7 +301,7 @@ class Machine(RuleBasedStateMachine):
         counts = self.stores[0].statistics()
         assert counts | {"pairs": 0} == dict.fromkeys(counts, 0)
         left = {key.rpartition(":")[2] for key in self.redis.lifetimes() if ":name:" not in key}
-        assert left <= {"offers", "due", "pairs"}
+        assert left <= {"life", "offers", "due", "pairs"}
         for key in self.redis.lifetimes():
             assert not key.endswith(":offers") or self.redis.call("HKEYS", key) == ["count"]
         for store in self.stores:  # nor in the processes

@@ -331,6 +331,37 @@ def test_what_another_life_of_redis_wrote_is_not_believed(servers: Servers) -> N
         assert not old.one.store.claim(nonce).good
 
 
+def test_a_life_that_was_a_replica_since_does_not_go_on_where_it_was() -> None:
+    """It has what it wrote itself as the other one had it, without its last words."""
+    with (
+        RedisServer(repl_diskless_sync_delay="0") as first,
+        RedisServer(repl_diskless_sync_delay="0") as other,
+    ):
+        before, between, after = (
+            Processes(Servers(each.url, timeout_seconds=10)) for each in (first, other, first)
+        )
+        before.one.connect("ann")
+        nonce = before.one.connect("ben").own.reply.nonce
+        before.one.connect("ben")
+        _become_replica(other, first)
+        other.call("REPLICAOF", "NO", "ONE")
+        before.one.answer("ben", nonce)  # which the other one never hears
+        between.one.connect("cat")
+        _become_replica(first, other)
+        first.call("REPLICAOF", "NO", "ONE")
+        assert not after.one.answer("ben", nonce).outcome.good
+        assert after.one.connect("dan").outcome.deliveries == []
+        assert after.one.counts() == {"waiting": 1, "offered": 0, "handovers": 0, "pairs": 0}
+
+
+def _become_replica(one: RedisServer, of: RedisServer) -> None:
+    one.call("REPLICAOF", "127.0.0.1", of.port)
+    deadline = time.monotonic() + 10
+    while one.call("INFO", "replication")["master_link_status"] != "up":
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 # --- what else Redis may do --------------------------------------------------------------------------------
 
 
@@ -379,6 +410,71 @@ def test_no_namespace_is_seen_by_redis(both: Processes, redis: RedisServer) -> N
         assert "private" not in str((key, found))
 
 
+def test_what_the_dead_had_is_taken_away_also_where_a_part_of_it_was_evicted(
+    leased: Processes, redis: RedisServer
+) -> None:
+    for _ in range(3):
+        leased.one.connect("ann")
+    redis.call("DEL", _only(redis, "offers"))
+    leased.now_ms += LEASE_MS
+    assert leased.other.connect("ann").outcome.good
+    assert len(_owners(redis)) == 1
+    told = leased.other.connect("ben").own.reply
+    assert (told.type, told.signal) == (DEMOTE, "signal of ann"), (
+        "what is gone does not hide what she offers now"
+    )
+    assert leased.other.counts() == {"waiting": 0, "offered": 1, "handovers": 1, "pairs": 0}
+
+
+def test_mail_arrives_after_the_number_of_the_last_was_evicted(both: Processes, redis: RedisServer) -> None:
+    for number in range(6):
+        both.one.connect(f"ann{number}")
+        nonce = both.other.connect(f"ben{number}").own.reply.nonce
+        both.other.answer(f"ben{number}", nonce)
+        assert [each.reply.type for each in both.one.store.expire().deliveries] == [ANSWER]
+        both.one.store.settle(nonce, written=True)
+        assert [each.reply.type for each in both.other.store.expire().deliveries] == [DELIVERED]
+        both.now_ms += 1
+        if number == 3:
+            redis.call("DEL", _only(redis, "offers"))
+
+
+def test_where_all_leases_were_evicted_nothing_stays(leased: Processes, redis: RedisServer) -> None:
+    """Nobody would ever take away what a process had that is dead, too."""
+    leased.one.connect("ann")
+    leased.one.connect("bob")
+    leased.one.connect("cat")
+    redis.call("DEL", _only(redis, "due"))
+    assert leased.other.connect("dan").outcome.deliveries == []
+    assert leased.other.counts() == {"waiting": 1, "offered": 0, "handovers": 0, "pairs": 0}
+
+
+def test_a_dead_workers_offer_that_returns_is_handed_to_nobody(leased: Processes) -> None:
+    leased.one.connect("ann")
+    leased.other.connect("ben")
+    waiting = leased.other.connect("cat")
+    leased.other.connect("ben")  # whom she is to meet when ben has let her offer lapse
+    leased.now_ms += 2_500
+    leased.one.store.expire()  # and no more, so its lease ends 0.5 s after the nonce
+    leased.other.store.expire()
+    leased.now_ms += 2_400
+    leased.other.store.expire()
+    leased.now_ms += 1_000
+    told = leased.other.store.expire().deliveries
+    assert waiting.ticket not in [each.ticket for each in told]
+
+
+def test_a_request_whose_owner_ends_under_it_is_taken_back(both: Processes) -> None:
+    owners = both.one.store._owners  # type: ignore[attr-defined]
+    owners.note_waiting = lambda *_: False
+    told = both.one.connect("ann")
+    assert told.outcome.lost == [told.ticket]
+    assert owners.shard_of(told.ticket) is None
+    del owners.note_waiting
+    both.one.store.expire()
+    assert both.one.counts()["waiting"] == 0
+
+
 def _owners(redis: RedisServer) -> list[str]:
     return [each for each in redis.call("ZRANGE", _only(redis, "due"), 0, -1) if each.endswith(" o")]
 
@@ -400,7 +496,7 @@ def test_old_pairs_are_swept(redis: RedisServer, servers: Servers) -> None:
     assert world.counts()["pairs"] == 0
 
 
-@pytest.mark.parametrize("name", ["offers", "handovers", "due", "index"])
+@pytest.mark.parametrize("name", ["life", "offers", "handovers", "due", "index"])
 def test_an_evicted_key_is_a_loss_and_not_an_error(both: Processes, redis: RedisServer, name: str) -> None:
     """A server that is short of memory throws a key away: the others go on as well as they can."""
     both.one.connect("zoe")

@@ -275,6 +275,8 @@ class RedisStore(Store):
                     if not good:
                         self._owners.forget(shard, ticket)
                     elif not self._owners.note_waiting(owner, ticket, nonce):
+                        self._owners.forget(shard, ticket)
+                        self._owners.withdraw_later(shard, ticket)
                         outcome.lost.append(ticket)
                 outcome.good, outcome.responder = good, bytes.fromhex(reply.responder.decode()) or None
                 return outcome

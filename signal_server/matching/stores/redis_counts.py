@@ -51,6 +51,7 @@ class RedisLimits(Limits):
         self._held = settings.held_per_address
         self._places = None if self._held is None else b"%d %d hold" % (longest_ms, self._held)
         self._own = MemoryLimits(settings)
+        self._address_seconds = settings.address_limit.get_expiry() if settings.address_limit else 0
         self._full: dict[bytes, float] = {}  # addresses, and until when, in seconds of the clock
         self._longest_ms = b"%d" % longest_ms
         self._left: deque[tuple[bytes, bytes]] = deque(maxlen=MOST_LEFT)
@@ -71,7 +72,7 @@ class RedisLimits(Limits):
         """Until then Redis need not be asked again."""
         if len(self._full) >= MOST_FULL:
             self._full = {}
-        self._full[key] = time.monotonic() + ms / 1000
+        self._full[key] = time.monotonic() + min(ms / 1000, self._address_seconds)
 
     def _refuse_if_full(self, key: bytes) -> None:
         left = self._full.get(key, 0.0) - time.monotonic()
@@ -150,7 +151,8 @@ class RedisLimits(Limits):
             self._left.append((name, ticket))
 
     def _leave_again(self) -> None:
-        """The server is back, and has the places still that were left meanwhile."""
+        """The server is back, and has the places still that were left meanwhile, but maybe no counts."""
+        self._full = {}
         left, self._left = self._left, deque(maxlen=MOST_LEFT)
         for name, ticket in left:
             self._leave(name, ticket)

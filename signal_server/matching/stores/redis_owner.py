@@ -9,8 +9,7 @@ Five kinds of business may be unfinished:
     what         is                                      put in by            taken out by
     tickets      requests that wait for a reply          the call that        its reply, its withdrawal,
                                                          brings one           the end of the owner
-    withdrawals  tickets of requests that were given up  a call that failed,  the next poll that succeeds
-                                                         the end of the owner
+    withdrawals  tickets of requests that were given up  a call that failed   the next poll that succeeds
     doubt        a reply was lost, and with it, maybe,   a call that failed   the next poll, which asks
                  replies to other requests                                    about all tickets
     claims       nonces of answers that may be written   their `ANSWER`       `claim` or `settle`
@@ -101,10 +100,7 @@ class Owners:
             return self._owners.setdefault(shard, Owner(name, prolonged=now, used=now, checked=now))
 
     def end(self, shard: int, owner: Owner) -> list[str]:
-        """End an owner. Returns its requests, which nobody else will answer.
-
-        Redis drops them when the lease runs out, unless it has lost the lease.
-        """
+        """End an owner. Returns its requests, which nobody else will answer."""
         with self._lock:
             if owner.is_over:
                 return []
@@ -114,7 +110,6 @@ class Owners:
             lost = [ticket for ticket, nonce in owner.tickets.items() if nonce is not None]
         for ticket in lost:
             self._shard_of_ticket.pop(ticket, None)
-        self.withdraw_later(shard, *lost)
         return lost
 
     @property

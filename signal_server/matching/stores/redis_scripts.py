@@ -33,7 +33,7 @@ FOLDER = Path(__file__).parent / "lua"
 
 EVENTS: Final = ("connect", "answer", "bounce", "release", "settle", "withdraw", "leave", "poll")
 KEYS: Final = ("offers", "handovers", "due", "index", "mail")
-"""What a shard has in each life of its server, beside its `pairs`."""
+"""What a shard has in each life of its server, beside its `pairs` and its `life`."""
 
 VIEWS: Final = ("statistics", "pools")
 COMMON: Final = ("counts", "state", "rules")
@@ -155,7 +155,7 @@ class Library:
         """A command up to the last of the place's keys, of so many more keys and words."""
         head = self._heads.get((name, place.key, keys, words, is_function))
         if head is None:
-            all_keys = 1 + len(KEYS) + keys
+            all_keys = 2 + len(KEYS) + keys
             command, number = self._commands[is_function][name], bulk(b"%d" % all_keys)
             first = b"*%d\r\n%b%b%b" % (4 + all_keys + words, command, number, place.keys[0])
             head = first, *place.keys[1:-1]
@@ -205,8 +205,8 @@ def key_of(shard: int, name: str) -> bytes:
 
 def place_of(shard: int, times: Times, lease_ms: int) -> Place:
     common = times.request, times.answer, times.write, times.pair_memory, lease_ms, shard
-    pairs, begin = key_of(shard, "pairs"), key_of(shard, "")
-    keys = bulk(pairs)
+    pairs, life, begin = (key_of(shard, name) for name in ("pairs", "life", ""))
+    keys = bulk(pairs) + bulk(life)
     for name in KEYS:
         end = f":{name}".encode()
         keys += b"$%d\r\n%b%b%b\r\n" % (len(begin) + EPOCH_LENGTH + len(end), begin, _EPOCH, end)

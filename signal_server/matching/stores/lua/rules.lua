@@ -157,8 +157,8 @@ end
 -- if it did not answer in time.
 local function give_back(ticket, late)
   local offer = ticket ~= '' and offer_of(ticket)
-  if not offer then
-    return
+  if not offer or not is_alive(offer.owner) then
+    return -- its owner is about to be reaped, and it with it
   end
   if late then
     offer.lapsed = (offer.lapsed or '') .. late .. ' '
@@ -254,6 +254,12 @@ local function expire(due, ends)
   return true
 end
 
+-- Is this the life of the server that wrote last? It may have been a replica since.
+local function is_same_life()
+  local life = redis.call('SET', LIFE, OFFERS, 'PX', KEEP, 'GET')
+  return not life or life == OFFERS
+end
+
 -- Returns what keeps the event from being begun, or nil.
 local function begin()
   local lease, due, ends = OWNER .. ' o', next_due()
@@ -263,6 +269,12 @@ local function begin()
     return 'LAPSED'
   end
   if until_ms - NOW < LEASE * 0.9 then
+    if not is_same_life() or not due then -- where nobody has a lease, nothing is anybody's
+      redis.call('DEL', OFFERS, HANDOVERS, DUE, INDEX, MAIL)
+      if not BEGINS then
+        return 'LAPSED'
+      end
+    end
     redis.call('ZADD', DUE, whole(NOW + LEASE), lease)
     keep(OFFERS)
     keep(DUE)

@@ -3,8 +3,8 @@
 -- `counts.lua`, this text, `rules.lua` and the events make one library of functions; or, where the server has no
 -- functions, the first three and one event make a script. See redis_scripts.py.
 --
--- The name of each key but PAIRS holds the epoch, the life of the Redis server: what another life wrote, which may
--- have forgotten its last words, is not seen again.
+-- The names of OFFERS and those behind it hold the epoch, the life of the Redis server: what another life wrote,
+-- which may have forgotten its last words, is not seen again.
 -- All members of INDEX and MAIL have the score 0, so they stand in the order of their bytes. Their parts are
 -- parted by a blank, which sorts before anything that a part may hold.
 -- Where something is missing that should be there, a server that was short of memory has evicted its key. The
@@ -12,19 +12,20 @@
 --
 -- KEYS  1 PAIRS      sorted set: "pool peer peer", by twice the time at which it is forgotten, and 1 more if
 --                    one of them bounced the other's offer
---       2 OFFERS     hash: "ticket" -> an offer, "ticket s" -> its signal; and "count" -> the last number that was
+--       2 LIFE       string: OFFERS of the life that wrote last
+--       3 OFFERS     hash: "ticket" -> an offer, "ticket s" -> its signal; and "count" -> the last number that was
 --                    given out, so it is never empty
---       3 HANDOVERS  hash: nonce -> a handover
---       4 DUE        sorted set, by the time at which it runs out: "nonce n", "ticket t", the "owner o" whose lease
+--       4 HANDOVERS  hash: nonce -> a handover
+--       5 DUE        sorted set, by the time at which it runs out: "nonce n", "ticket t", the "owner o" whose lease
 --                    it is, and "ticket l" of one whose LEAVE came before it
---       5 INDEX      sorted set: "o owner ticket", all offers
+--       6 INDEX      sorted set: "o owner ticket", all offers
 --                                "p pool peer place ticket", those that wait; one that somebody let lapse has its
 --                                ticket in place of its peer
 --                                "h pool place ticket", the oldest of them of each peer, and each that lapsed
 --                                "q pool peer place ticket", those that wait and say REMATCH
 --                                "r pool place ticket", the oldest of these of each peer, and each that lapsed
---       6 MAIL       sorted set: "owner number delivery", what an owner has not fetched yet
---       7...         counts, which are hit or looked at before the event is begun, and the places that it may
+--       7 MAIL       sorted set: "owner number delivery", what an owner has not fetched yet
+--       8...         counts, which are hit or looked at before the event is begun, and the places that it may
 --                    need one of; see counts.lua
 -- ARGV  1            what is the same for all calls: times in ms (request, answer, write, pair memory, lease), and
 --                    the shard's number, with which a nonce begins
@@ -56,13 +57,13 @@ local HANDOVER = {
   'digest', 'repliers',
 }
 
-local PAIRS, OFFERS, HANDOVERS, DUE, INDEX, MAIL
+local PAIRS, LIFE, OFFERS, HANDOVERS, DUE, INDEX, MAIL
 local COMMON, REQUEST, ANSWER, WRITE, PAIR_MEMORY, LEASE, SHARD
 local OWNER, BEGINS, NOW, RATES, SECRET
 local KEEP, KEEP_PAIRS -- in ms: no request lives longer, so no key of one need; and no pair
 local MOST = 500 -- things that one call takes away because their time has passed
 
-local COUNTS = 7 -- the first key that is one
+local COUNTS = 8 -- the first key that is one
 
 local deliveries, notices, nonces
 
@@ -70,7 +71,7 @@ local events, views = {}, {}
 
 -- Functions keep their variables from call to call, so each call sets all of them.
 local function open(keys)
-  PAIRS, OFFERS, HANDOVERS, DUE, INDEX, MAIL = unpack(keys)
+  PAIRS, LIFE, OFFERS, HANDOVERS, DUE, INDEX, MAIL = unpack(keys)
 end
 
 local function enter(words)
@@ -96,7 +97,10 @@ end
 
 local function next_number()
   local number = redis.call('HINCRBY', OFFERS, 'count', '1')
-  if number == 1 then
+  if number == 1 then -- it is new, or was evicted: no owner may take a number for one that it has had
+    number = NOW * 100
+    redis.call('HSET', OFFERS, 'count', whole(number))
+    redis.call('DEL', INDEX)
     keep(OFFERS)
   end
   return string.format('%015d', number)
