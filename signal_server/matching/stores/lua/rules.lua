@@ -270,7 +270,7 @@ local function begin()
   end
   if until_ms - NOW < LEASE * 0.9 then
     if not is_same_life() or not due then -- where nobody has a lease, nothing is anybody's
-      redis.call('DEL', OFFERS, HANDOVERS, DUE, INDEX, MAIL)
+      redis.call('UNLINK', OFFERS, HANDOVERS, DUE, INDEX, MAIL)
       if not BEGINS then
         return 'LAPSED'
       end

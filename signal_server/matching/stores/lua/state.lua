@@ -100,7 +100,7 @@ local function next_number()
   if number == 1 then -- it is new, or was evicted: no owner may take a number for one that it has had
     number = NOW * 100
     redis.call('HSET', OFFERS, 'count', whole(number))
-    redis.call('DEL', INDEX)
+    redis.call('UNLINK', INDEX)
     keep(OFFERS)
   end
   return string.format('%015d', number)
