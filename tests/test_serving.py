@@ -195,7 +195,7 @@ def test_a_write_that_fails_is_no_delivery(desk: Desk, caplog: pytest.LogCapture
     bob.says(**answer)
     desk.turn()
     assert bob.hears() == ["NO_PEER"]
-    assert (alice.is_over, caplog.records) == (True, [])
+    assert (alice.is_over, alice.connection.is_open(), caplog.records) == (True, False, [])
 
 
 class Full(_socket.socket):
@@ -572,7 +572,9 @@ def test_each_reply_is_the_last_of_its_connection_at_the_end(desk: Desk, how: st
         desk.host.max_requests = 1
     client.says()
     desk.turn()
-    assert b"\r\nConnection: close\r\n" in client.own.recv(1000)
+    head = client.own.recv(1000)
+    assert head.startswith(b"HTTP/1.1 499 ")
+    assert b"\r\nConnection: close\r\n" in head
     assert client.is_over
 
 
@@ -590,7 +592,9 @@ def test_a_client_that_wants_no_more_is_told_so_and_left(desk: Desk) -> None:
     client = desk.client()
     client.own.sendall(request().replace(b"Host: x\r\n", b"Host: x\r\nConnection: close\r\n"))
     desk.turn()
-    assert b"\r\nConnection: close\r\n" in client.own.recv(1000)
+    head = client.own.recv(1000)
+    assert head.startswith(b"HTTP/1.1 499 ")
+    assert b"\r\nConnection: close\r\n" in head
     assert client.is_over
 
 
