@@ -148,7 +148,7 @@ def test_keys_and_messages_by_chance(engines: dict[str, Engine]) -> None:
     counts = Counter[str]()
     hunt(engines, examples=60, start=1, counts=counts)
     assert counts["vectors"] >= 120
-    assert counts["accepted"] >= 1  # of 20, but the seed alone does not tell: Hypothesis reads our modules, too
+    assert counts["accepted"] >= 1  # of 20; Hypothesis also reads our modules
 
 
 def test_the_comparison_notices_a_wrong_verdict(engines: dict[str, Engine], alice: Author) -> None:
