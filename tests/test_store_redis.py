@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -45,9 +46,11 @@ class TestRedisStore(StoreContract):
     ) -> None:
         world.store.leave("a name", leaver_of("ann"))
         (key,) = redis.lifetimes()
+        length = redis.call("STRLEN", key)
         redis.call("PEXPIRE", key, 500)
         world.store.leave("a name", leaver_of("ann"))
         assert 500 < redis.lifetimes()[key] <= LEAVE_SECONDS * 1000
+        assert redis.call("STRLEN", key) == length, "it does not grow, however often she says so"
 
 
 class Processes:
@@ -231,12 +234,13 @@ def test_tending_prolongs_the_lease(leased: Processes) -> None:
     assert leased.one.store.withdraw(held.ticket).good
 
 
-def test_the_leases_outlive_a_quiet_time(leased: Processes, redis: RedisServer) -> None:
+@pytest.mark.parametrize("name", ["due", "offers"])
+def test_what_is_never_empty_outlives_a_quiet_time(leased: Processes, redis: RedisServer, name: str) -> None:
     leased.one.connect("ann")
-    redis.call("PEXPIRE", _only(redis, "due"), 1_000)
+    redis.call("PEXPIRE", _only(redis, name), 1_000)
     leased.now_ms += 500
     leased.one.store.expire()
-    assert redis.lifetimes()[_only(redis, "due")] > 10_000
+    assert redis.lifetimes()[_only(redis, name)] > 10_000
 
 
 def test_a_dead_responder_gets_no_other_offer(leased: Processes) -> None:
@@ -331,8 +335,9 @@ def test_what_another_life_of_redis_wrote_is_not_believed(servers: Servers) -> N
         assert not old.one.store.claim(nonce).good
 
 
-def test_a_life_that_was_a_replica_since_does_not_go_on_where_it_was() -> None:
-    """It has what it wrote itself as the other one had it, without its last words."""
+@contextmanager
+def failed_over_and_back() -> Iterator[tuple[Processes, set[str], str, Processes]]:
+    """Processes of a server before it was a replica, what they hold, a nonce, and processes after it."""
     with (
         RedisServer(repl_diskless_sync_delay="0") as first,
         RedisServer(repl_diskless_sync_delay="0") as other,
@@ -342,16 +347,28 @@ def test_a_life_that_was_a_replica_since_does_not_go_on_where_it_was() -> None:
         )
         before.one.connect("ann")
         nonce = before.one.connect("ben").own.reply.nonce
-        before.one.connect("ben")
+        waiting = before.one.connect("ben")
         _become_replica(other, first)
         other.call("REPLICAOF", "NO", "ONE")
-        before.one.answer("ben", nonce)  # which the other one never hears
+        answered = before.one.answer("ben", nonce)  # which the other one never hears
         between.one.connect("cat")
         _become_replica(first, other)
         first.call("REPLICAOF", "NO", "ONE")
+        yield before, {waiting.ticket, answered.ticket}, nonce, after
+
+
+def test_a_life_that_was_a_replica_since_does_not_go_on_where_it_was() -> None:
+    """It has what it wrote itself as the other one had it, without its last words."""
+    with failed_over_and_back() as (_, _, nonce, after):
         assert not after.one.answer("ben", nonce).outcome.good
         assert after.one.connect("dan").outcome.deliveries == []
         assert after.one.counts() == {"waiting": 1, "offered": 0, "handovers": 0, "pairs": 0}
+
+
+def test_who_is_first_to_see_that_life_is_told_what_it_has_lost() -> None:
+    with failed_over_and_back() as (before, held, _, _):
+        before.now_ms += 2 * 10**8  # a fifth of its lease
+        assert set(before.one.store.expire().lost) == held
 
 
 def _become_replica(one: RedisServer, of: RedisServer) -> None:
