@@ -247,6 +247,7 @@ def signatures_of(settings: Settings, store: Store, metrics: Metrics) -> Signatu
         trusted_keys=settings.trusted_keys,
         private_key=settings.private_key,
         passphrase=settings.private_key_passphrase,
+        yields=settings.signatures == "optional",
     )
     return Signatures(keyring, store, metrics.openpgp)
 

@@ -124,7 +124,7 @@ SHOWN = {
     "memory": "memory of the workers, MB",
     "descriptors": "descriptors",
     "greenlets": "greenlets",
-    "processes": "processes beside the workers (one is the helper of gpg)",
+    "processes": "processes beside the workers (those that run gpg among them)",
     "keys": "keys in Redis",
     "redis memory": "memory of Redis, MB",
 }

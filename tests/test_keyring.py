@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +14,9 @@ import time
 from base64 import b64encode
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,7 +25,7 @@ from fuzz_openpgp import hunt
 from live import ROOT
 from signal_server.errors import ConfigurationError, Unavailable, Untrusted
 from signal_server.openpgp.armour import dearmour
-from signal_server.openpgp.gnupg import AT_ONCE, GnupgEngine
+from signal_server.openpgp.gnupg import AT_ONCE, IDLE, GnupgEngine, Helper, Leisure
 from signal_server.openpgp.gnupg_helper import GPG_SECONDS, Refused, read_status
 from signal_server.openpgp.keyring import Engine, Keyring
 from signal_server.openpgp.sequoia import SequoiaEngine
@@ -438,14 +442,16 @@ def test_verifying_starts_no_agent_and_leaves_no_file(alice: Author) -> None:
 
 def test_a_helper_that_dies_is_replaced(private_key: str, alice: Author) -> None:
     before = children(os.getpid())
-    engine = GnupgEngine(private_key, "open sesame")
+    engine = GnupgEngine(private_key, "open sesame", yields=True)
     keyring = Keyring(engine, None)
     try:
-        (helper,) = (each for each in children(os.getpid()) - before if "helper.py" in command_of(each))
+        helpers = [each for each in children(os.getpid()) - before if "helper.py" in command_of(each)]
+        assert len(helpers) == 2
         pids = children(os.getpid()) - before
         assert any("gpg-agent" in each for each in traces(pids))
-        os.kill(helper, signal.SIGKILL)
-        until(lambda: not Path(f"/proc/{helper}/exe").exists())
+        for helper in helpers:
+            os.kill(helper, signal.SIGKILL)
+            until(lambda helper=helper: not Path(f"/proc/{helper}/exe").exists())  # type: ignore[misc]
         with pytest.raises(Unavailable):
             keyring.sign("x")
         assert keyring.verify(keyring.sign("x"), keyring.public_key() or "").text == b"x"
@@ -486,6 +492,170 @@ def dearmoured(text: str, kind: str) -> bytes | str:
 
 def command_of(pid: int) -> str:
     return Path(f"/proc/{pid}/cmdline").read_text()
+
+
+@pytest.fixture
+def patient_gpg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A gpgv that says with which right it runs. If that is only when nobody else does, it waits for `go`."""
+    script = tmp_path / "gpgv"
+    script.write_text(
+        f"""#!/bin/sh
+policy=$(cut -d' ' -f41 /proc/$$/stat)
+echo $policy >> {tmp_path}/ran
+until test -f {tmp_path}/go || test $policy = 0; do sleep 0.05; done
+exec {shutil.which("gpgv")} "$@"
+"""
+    )
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    return tmp_path
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="only Linux has it")
+def test_verifying_yields_to_others_and_is_not_kept_waiting_for_ever(
+    patient_gpg: Path, alice: Author, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    idle, busy = str(os.SCHED_IDLE), str(os.SCHED_OTHER)
+    ran, go = patient_gpg / "ran", patient_gpg / "go"
+    monkeypatch.setattr("signal_server.openpgp.gnupg.PAUSE_SECONDS", 0.0)
+    engine = GnupgEngine(yields=True)
+    keyring = Keyring(engine, None)
+
+    def verified(leisure_seconds: float) -> list[str]:
+        """With which right gpgs ran for one verification."""
+        monkeypatch.setattr("signal_server.openpgp.gnupg.LEISURE_SECONDS", leisure_seconds)
+        ran.write_text("")
+        assert keyring.verify(message(alice), public(alice)).text == TEXT
+        return ran.read_text().splitlines()
+
+    try:
+        go.touch()
+        assert verified(60) == [idle]
+        go.unlink()
+        for _ in range(AT_ONCE):
+            assert busy in verified(0.01)
+            until(lambda: sorted(ran.read_text().splitlines()) == [busy, idle])
+        started = time.monotonic()
+        assert busy in verified(60)  # what the idle one can do at a time is late
+        assert time.monotonic() - started < 30
+        go.touch()
+        until(lambda: verified(60) == [idle])
+        assert [verified(60) for _ in range(2 * AT_ONCE)] == [[idle]] * 2 * AT_ONCE  # the late are nobody's
+    finally:
+        go.touch()
+        engine.close()
+
+
+@pytest.mark.parametrize(
+    ("late", "until"),
+    [
+        ([(0, 0.25)], 1.25),
+        ([(0, 0.25), (0.1, 0.35)], 1.25),  # at the same time, for the same reason
+        ([(0, 0.25), (1.25, 1.5)], 3.5),  # again: twice as long
+        ([(0, 0.25), (100, 100.25)], 102.25),
+        ([(0, 0), (1, 1), (3, 3), (7, 7), (15, 15)], 23),  # that long at most
+        ([(0, 0), (1, 1), (3, 3), None, (7, 7)], 8),  # one was in time
+        ([None, (7, 7)], 8),
+    ],
+)
+def test_the_idle_helper_has_a_pause_after_it_was_late(
+    late: list[tuple[float, float] | None], until: float
+) -> None:
+    leisure = Leisure()
+    assert leisure.may_ask(0.0)
+    for each in late:
+        if each is None:
+            leisure.was_in_time()
+        else:
+            leisure.was_late(*each)
+            assert not leisure.may_ask(each[1])
+    assert not leisure.may_ask(until - 0.01)
+    assert leisure.may_ask(until)
+
+
+SLOW = """
+import json, socket, sys, threading, time
+
+def serve(channel):
+    channel.setblocking(True)
+    for line in channel.makefile("rb"):
+        asked = json.loads(line)
+        reply = json.dumps({"id": asked["id"], "text": asked["text"]}).encode() + b"\\n"
+        before, after, at = asked["waits"]
+        time.sleep(before)
+        channel.sendall(reply[:at])
+        time.sleep(after)
+        channel.sendall(reply[at:])
+
+for number in sys.argv[2:]:
+    threading.Thread(target=serve, args=(socket.socket(fileno=int(number)),)).start()
+"""
+
+
+@pytest.fixture
+def slow_helper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Helper]:
+    """An idle helper that echoes `text`: after so long, and in two parts with so long between them."""
+    script = tmp_path / "gnupg_helper.py"
+    script.write_text(SLOW)
+    monkeypatch.setattr("signal_server.openpgp.gnupg.__file__", str(tmp_path / "gnupg.py"))
+    helper = Helper(IDLE)
+    yield helper
+    helper.close()
+
+
+@pytest.mark.parametrize("waits", [(1, 0, 0), (0, 1, 5), (0, 1, 100_000)])
+def test_a_late_answer_is_nobodys(slow_helper: Helper, waits: tuple[float, float, int]) -> None:
+    def ask(text: str, waits: tuple[float, float, int], seconds: float) -> str:
+        return str(slow_helper.ask({"text": text, "waits": waits}, seconds)["text"])
+
+    for number in range(AT_ONCE):
+        with pytest.raises(Unavailable):
+            ask(f"late {number} " + 200_000 * "x", waits, 0.2)
+    started = time.monotonic()
+    with pytest.raises(Unavailable):
+        ask("no socket is free", (0, 0, 0), 60)
+    assert time.monotonic() - started < 30
+    assert slow_helper.is_running()
+
+    def is_answered() -> bool:
+        with suppress(Unavailable):
+            return ask("in time", (0, 0, 0), 60) == "in time"
+        return False
+
+    until(is_answered)
+    for number in range(4 * AT_ONCE):
+        assert ask(f"in time {number}", (0, 0, 0), 60) == f"in time {number}"
+    assert slow_helper.is_running()
+
+
+def test_where_no_idle_helper_can_be_started_the_busy_one_verifies(
+    alice: Author, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = subprocess.Popen
+
+    def start_others(command: list[str], **options: Any) -> object:
+        if IDLE in command:
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        return start(command, **options)
+
+    monkeypatch.setattr("signal_server.openpgp.gnupg.subprocess.Popen", start_others)
+    engine = GnupgEngine(yields=True)
+    try:
+        assert Keyring(engine, None).verify(message(alice), public(alice)).text == TEXT
+    finally:
+        engine.close()
+
+
+def test_only_the_idle_helper_shares_the_session_of_the_worker() -> None:
+    before = children(os.getpid())
+    engine = GnupgEngine(yields=True)
+    try:
+        helpers = {command_of(each).split("\0")[3]: each for each in children(os.getpid()) - before}
+        assert os.getsid(helpers["idle"]) == os.getsid(0)
+        assert os.getsid(helpers["busy"]) == helpers["busy"]
+        assert os.getpgid(helpers["idle"]) == helpers["idle"]  # so Ctrl-C is not told to it
+    finally:
+        engine.close()
 
 
 @pytest.fixture

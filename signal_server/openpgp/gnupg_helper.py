@@ -1,4 +1,4 @@
-"""The process that runs gpg for a worker: `python helper.py FD…`, one socket for each gpg at a time.
+"""A process that runs gpg for a worker: `python helper.py idle|busy FD…`, a socket for each gpg at a time.
 
 Why a process of its own. A worker that holds ten thousand requests is large, and forking it stalls all of
 them: 12 ms for each gpg at 400 MB, against 0.02 ms for a line to this small process. And when a worker is
@@ -39,8 +39,8 @@ import gnupg
 GPG_SECONDS: Final = 3.0
 """A gpg that takes longer hangs, and is killed."""
 
-NICENESS: Final = 15
-"""Of gpg: whoever wants an unsigned reply is not to wait for its arithmetic."""
+NICENESS: Final = os.nice(0) + 15
+"""Of a gpg that takes long: the worker and the helper go first."""
 
 ENVIRONMENT: Final = {"LC_ALL": "C", "PATH": os.environ.get("PATH", os.defpath), "HOME": "/nonexistent"}
 
@@ -406,12 +406,21 @@ def from_base64(text: str) -> bytes:
     return base64.b64decode(text, validate=True)
 
 
+def be_idle() -> None:
+    """Run when nobody else wants to. Each gpg inherits that: many have ended before they could be told."""
+    os.nice(19)  # as far as it goes
+    with contextlib.suppress(AttributeError, OSError):  # not Linux, or a sandbox that does not allow it
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+
+
 def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         # A platform tells every process to end; we do when the worker has. gpg would inherit SIG_IGN.
         signal.signal(number, lambda *_: None)
+    if sys.argv[1] == "idle":
+        be_idle()
     desk = Desk()
-    channels = [socket.socket(fileno=int(each)) for each in sys.argv[1:]]
+    channels = [socket.socket(fileno=int(each)) for each in sys.argv[2:]]
     for channel in channels:
         channel.setblocking(True)  # a worker under gevent makes them otherwise
         channel.set_inheritable(False)

@@ -37,6 +37,7 @@ def open_keyring(
     trusted_keys: str | None,
     private_key: str | None,
     passphrase: str | None,
+    yields: bool = False,
 ) -> Keyring:
     """Make the keyring that the settings ask for.
 
@@ -45,11 +46,12 @@ def open_keyring(
         trusted_keys: a folder of armoured keys, or the armoured text; None: each key speaks for itself.
         private_key: a path, or the armoured text; None: replies are not signed.
         passphrase: of the private key.
+        yields: there are others to be served, who need no signature and are not to wait for any.
 
     Raises:
         ConfigurationError: they cannot be used: one line, which names the setting and repeats no key.
     """
-    engine = _engine(openpgp, private_key and _private_text(openpgp, private_key), passphrase)
+    engine = _engine(openpgp, private_key and _private_text(openpgp, private_key), passphrase, yields=yields)
     try:
         trusted = None if trusted_keys is None else load_trusted(engine, trusted_keys)
         keyring = Keyring(engine, trusted)
@@ -124,7 +126,7 @@ def _fault(engine: Engine, certificate: Certificate) -> str:
     return "is not signed by itself"
 
 
-def _engine(openpgp: str, private_key: str | None, passphrase: str | None) -> Engine:
+def _engine(openpgp: str, private_key: str | None, passphrase: str | None, *, yields: bool = False) -> Engine:
     if openpgp == "sequoia":
         try:
             from .sequoia import SequoiaEngine
@@ -133,7 +135,7 @@ def _engine(openpgp: str, private_key: str | None, passphrase: str | None) -> En
         return SequoiaEngine(private_key, passphrase)
     from .gnupg import GnupgEngine
 
-    return GnupgEngine(private_key, passphrase)
+    return GnupgEngine(private_key, passphrase, yields=yields)
 
 
 def _check_own_key(engine: Engine) -> None:
