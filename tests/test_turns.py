@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 
@@ -117,4 +118,26 @@ def test_a_turn_that_fails_is_given_on() -> None:
     with pytest.raises(ZeroDivisionError), turns.turn(b"a"):
         raise ZeroDivisionError
     with turns.turn(b"b"):
+        pass
+
+
+@pytest.mark.parametrize("has_turn", [False, True])
+def test_who_is_ended_while_it_waits_takes_no_turn_with_it(
+    has_turn: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns = Turns(1, 8, patience_seconds=0.1)
+    first = ExitStack()
+    first.enter_context(turns.turn(b"a"))
+
+    def ended(*_: object) -> bool:
+        if has_turn:
+            first.close()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Event, "wait", ended)
+        with pytest.raises(KeyboardInterrupt), turns.turn(b"b"):
+            raise AssertionError
+    first.close()
+    with turns.turn(b"c"):
         pass

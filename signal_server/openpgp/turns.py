@@ -53,16 +53,14 @@ class Turns:
             Unavailable: there is no room, or others needed it more, or it took too long.
         """
         waiter = self._enter(who)
-        if waiter is not None:
-            waiter.awake.wait(self._patience_seconds)
-            with self._lock:
-                if not waiter.has_turn:
-                    self._remove(who, waiter)
-                    raise _too_much()
         try:
+            if waiter is not None:
+                waiter.awake.wait(self._patience_seconds)
+                if not waiter.has_turn:
+                    raise _too_much()
             yield
-        finally:
-            self._leave()
+        finally:  # also if a thread is ended while it waits
+            self._leave(who, waiter)
 
     def _enter(self, who: bytes) -> _Waiter | None:
         """None: it has its turn at once."""
@@ -83,17 +81,20 @@ class Turns:
             self._waiting.setdefault(who, deque()).append(waiter)
             return waiter
 
-    def _leave(self) -> None:
+    def _leave(self, who: bytes, waiter: _Waiter | None) -> None:
         with self._lock:
+            if waiter is not None and not waiter.has_turn:
+                self._remove(who, waiter)
+                return
             if not self._waiting:
                 self._free += 1
                 return
-            who, waiting = self._waiting.popitem(last=False)
-            waiter = waiting.popleft()
+            address, waiting = self._waiting.popitem(last=False)
+            following = waiting.popleft()
             if waiting:
-                self._waiting[who] = waiting
-            waiter.has_turn = True
-            waiter.awake.set()
+                self._waiting[address] = waiting
+            following.has_turn = True
+            following.awake.set()
 
     def _remove(self, who: bytes, waiter: _Waiter) -> None:
         waiting = self._waiting.get(who)
