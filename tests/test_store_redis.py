@@ -11,7 +11,7 @@ import pytest
 from live import eventually
 from redis_server import REDIS, VALKEY, RedisServer
 from signal_server.errors import Unavailable
-from signal_server.matching.stores.base import LEAVE_SECONDS, Store
+from signal_server.matching.stores.base import LEAVE_SECONDS, Name, Store
 from signal_server.matching.stores.redis import RedisStore
 from signal_server.matching.stores.redis_client import Servers
 from signal_server.matching.stores.redis_owner import LEASE_MS
@@ -77,6 +77,21 @@ def both(redis: RedisServer, servers: Servers) -> Processes:
 @pytest.fixture
 def leased(redis: RedisServer, servers: Servers) -> Processes:
     return Processes(servers, lease_ms=LEASE_MS)
+
+
+def test_a_name_is_free_as_soon_as_its_request_has_its_reply(
+    both: Processes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next request may be quicker than what the process of the first tells Redis."""
+
+    def take(by: World, ticket: str) -> Name:
+        return by.store.take_name("a name", leaver_of("ann"), ticket, "open:")
+
+    assert take(both.one, "1") is Name.TAKEN
+    assert take(both.other, "2") is Name.IN_USE
+    with monkeypatch.context() as patched:
+        patched.setattr(time, "sleep", lambda _: both.other.store.drop_name("a name"))
+        assert take(both.other, "2") is Name.TAKEN
 
 
 # --- several processes -------------------------------------------------------------------------------------

@@ -41,6 +41,9 @@ SHARDS: Final = 64
 LEASE_IS_SURE: Final = 0.9
 """After any call that succeeds a lease holds for so much of its length at least; see `begin` in rules.lua."""
 
+NAME_SECONDS: Final = 0.05
+"""How long a name that is in use may take to become free."""
+
 MOST_AGAIN: Final = 200
 """Calls of one event, each of which ends 500 other things first."""
 
@@ -153,7 +156,12 @@ class RedisStore(Store):
     def take_name(self, name: str, leaver: bytes, ticket: str, pool: str) -> Name:
         key, shard = _name_key(name), b"%d" % self._shard_of_pool(pool)
         words = leaver.hex().encode(), shard, ticket.encode(), self._longest_ms
-        return _NAMES[self._take_name.run(key, b"1", key, *words)]
+        taken = _NAMES[self._take_name.run(key, b"1", key, *words)]
+        if taken is Name.IN_USE:
+            # By a client that has its reply from another process, whose word that it is free is on its way?
+            time.sleep(NAME_SECONDS)
+            taken = _NAMES[self._take_name.run(key, b"1", key, *words)]
+        return taken
 
     def drop_name(self, name: str) -> None:
         key = _name_key(name)
